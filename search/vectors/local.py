@@ -1,0 +1,164 @@
+"""The vector store of one machine: the id-aligned file, searched exactly."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+
+from search.arrays import Bitmap, Ids, Vectors
+from search.vectors.base import Hits
+from search.vectors.disk import Disk
+from search.vectors.embedding_file import EmbeddingFile
+
+_CHUNK_ROWS = 8_192
+_SCATTERED = 0.25
+"""Below this share of rows it is quicker to gather the rows that pass than to score all and mask."""
+_SPARE = 32
+"""Candidates beyond k that are scored again in float64, so that the order does not hang on BLAS's blocking."""
+
+
+class LocalStore:
+    """A `VectorStore` over `vectors.npy` in a folder; thread-safe, any number of processes on one host.
+
+    Search is an exact scan of the mapped file in blocks (memory stays flat): numpy's matrix product
+    uses all threads for a single query, where FAISS's flat index parallelises over queries only.
+    """
+
+    def __init__(self, folder: Path, dim: int, *, disk: Disk | None = None) -> None:
+        self.dim = dim
+        self.file = EmbeddingFile(folder, dim, disk=disk)
+
+    @contextlib.contextmanager
+    def writing(self) -> Iterator[None]:
+        """Hold the space's write lock around a check, the rows and the commit (see `search.embeddings`)."""
+        with self.file.writing():
+            yield
+
+    def upsert(self, ids: Ids, vectors: Vectors) -> None:
+        ids = checked_ids(ids)
+        vectors = checked_vectors(vectors, len(ids), self.dim)
+        if len(np.unique(ids)) != len(ids):
+            raise ValueError("an id stands twice in one upsert")
+        self.file.write(ids, vectors)
+
+    def delete(self, ids: Ids) -> None:
+        self.file.zero(checked_ids(ids))
+
+    def get(self, ids: Ids) -> Vectors:
+        return self.file.get(checked_ids(ids))
+
+    def search(self, queries: Vectors, k: int, among: Bitmap | Ids | None = None) -> Hits:
+        queries = np.atleast_2d(np.ascontiguousarray(queries, dtype=np.float32))
+        if queries.shape[1] != self.dim or not np.isfinite(queries).all():
+            raise ValueError(f"queries must be finite and have {self.dim} dimensions, not shape {queries.shape}")
+        if k < 1:
+            raise ValueError("k must be at least 1")
+        rows = self.file.rows(past=_last(among) if among is not None else self.file.capacity() - 1)
+        best = _Best(len(queries), k + _SPARE)
+        for ids, block, kept in _blocks(rows, among):
+            scores = queries @ block.T
+            _drop_unwritten(scores, block)
+            best.add(ids, scores if kept is None else scores[:, kept])
+        return self._scored_again(queries, best, k)
+
+    def _scored_again(self, queries: Vectors, best: _Best, k: int) -> Hits:
+        ids = np.full((len(queries), k), -1, dtype=np.int64)
+        scores = np.zeros((len(queries), k), dtype=np.float32)
+        for q, candidates in enumerate(best.ids):
+            found = candidates[candidates >= 0]
+            exact = (self.file.get(found).astype(np.float64) @ queries[q].astype(np.float64)).astype(np.float32)
+            order = np.lexsort((found, -exact))[:k]
+            ids[q, : len(order)] = found[order]
+            scores[q, : len(order)] = exact[order]
+        return Hits(ids, scores)
+
+    def close(self) -> None:
+        self.file.close()
+
+
+def checked_ids(ids: Ids) -> Ids:
+    """Ids as (n,) int64; raises ValueError for another shape or kind, or a negative id."""
+    array = np.asarray(ids)
+    if array.size == 0:
+        return np.zeros(0, dtype=np.int64)
+    if array.ndim != 1 or array.dtype.kind not in "iu":
+        raise ValueError(f"ids must be one row of integers, not {array.dtype} of shape {array.shape}")
+    if int(array.min()) < 0:
+        raise ValueError("ids must not be negative")
+    return array.astype(np.int64, copy=False)
+
+
+def checked_vectors(vectors: Vectors, count: int, dim: int) -> Vectors:
+    """Vectors as (count, dim) float32; raises ValueError when they are not finite rows of unit length."""
+    array = np.asarray(vectors)
+    if array.shape != (count, dim) or array.dtype != np.float32:
+        raise ValueError(f"vectors must be float32 of shape ({count}, {dim}), not {array.dtype} of shape {array.shape}")
+    if not np.isfinite(array).all():
+        raise ValueError("a vector holds a value that is not finite")
+    lengths = np.linalg.norm(array, axis=1)
+    if count and np.abs(lengths - 1).max() > 1e-3:
+        raise ValueError(f"vectors must have unit length; one has {lengths[np.abs(lengths - 1).argmax()]:.4f}")
+    return array
+
+
+def _last(among: Bitmap | Ids) -> int:
+    """The largest id that may be found, -1 when there is none."""
+    if among.dtype == np.bool_:
+        return len(among) - 1 - int(among[::-1].argmax()) if among.any() else -1
+    return int(among.max(initial=-1))
+
+
+def _blocks(rows: Vectors, among: Bitmap | Ids | None) -> Iterator[tuple[Ids, Vectors, Ids | None]]:
+    """(ids, rows, which of the rows; None for all) of what may be found, block by block, ids ascending."""
+    if among is None:
+        for start in range(0, len(rows), _CHUNK_ROWS):
+            block = rows[start : start + _CHUNK_ROWS]
+            yield np.arange(start, start + len(block), dtype=np.int64), block, None
+        return
+    ids = np.flatnonzero(among) if among.dtype == np.bool_ else np.unique(among).astype(np.int64)
+    ids = ids[(ids >= 0) & (ids < len(rows))]
+    if not len(ids):
+        return
+    for start in range(int(ids[0]) // _CHUNK_ROWS * _CHUNK_ROWS, int(ids[-1]) + 1, _CHUNK_ROWS):
+        inside = ids[np.searchsorted(ids, start) : np.searchsorted(ids, start + _CHUNK_ROWS)]
+        if len(inside) >= _SCATTERED * _CHUNK_ROWS:
+            yield inside, rows[start : start + _CHUNK_ROWS], inside - start
+        elif len(inside):
+            yield inside, rows[inside], None
+
+
+def _drop_unwritten(scores: Vectors, block: Vectors) -> None:
+    """Rows that were never written are all zero and score exactly 0: they are not hits."""
+    suspects = np.flatnonzero((scores == 0).all(axis=0))
+    if len(suspects):
+        scores[:, suspects[~block[suspects].any(axis=1)]] = -np.inf
+
+
+class _Best:
+    """The best so far for each query: ties go to the smaller id because ids come in ascending order."""
+
+    def __init__(self, queries: int, k: int) -> None:
+        self.k = k
+        self.ids = np.full((queries, k), -1, dtype=np.int64)
+        self.scores = np.full((queries, k), -np.inf, dtype=np.float32)
+
+    def add(self, ids: Ids, scores: Vectors) -> None:
+        for q in range(len(scores)):
+            row = scores[q]
+            worst = self.scores[q].min()
+            better = np.flatnonzero(row > worst)
+            if len(better) > self.k:
+                limit = np.partition(row[better], len(better) - self.k)[len(better) - self.k]
+                above = better[row[better] > limit]
+                equal = better[row[better] == limit][: self.k - len(above)]
+                better = np.concatenate([above, equal])
+            if not len(better):
+                continue
+            all_ids = np.concatenate([self.ids[q], ids[better]])
+            all_scores = np.concatenate([self.scores[q], row[better]])
+            order = np.lexsort((all_ids, -all_scores))[: self.k]
+            self.ids[q], self.scores[q] = all_ids[order], all_scores[order]
+            self.ids[q][np.isneginf(self.scores[q])] = -1
