@@ -57,12 +57,17 @@ def space_add(request: HttpRequest) -> HttpResponse:
     if not spec:
         messages.error(request, "Say which model: what IMAGESEARCH_ENCODER accepts.")
         return redirect("spaces")
+    there = set(image_spaces().values_list("pk", flat=True))
     try:
         space = building.add(spec, from_thumbnails=request.POST.get("from") == "thumbnails")
     except SearchError as error:
         messages.error(request, error.said_to(request.user))
         return redirect("spaces")
-    messages.success(request, f"{space.label} is added. Workers fill it while {active_space().label} serves.")
+    said = f"{space.label} is {'there already, as ' + space.name if space.pk in there else 'added'}."
+    if presence.live_workers():
+        messages.success(request, f"{said} Workers fill it while {active_space().label} serves.")
+    else:
+        messages.warning(request, f"{said} No worker is running: manage.py start or manage.py process fills it.")
     return redirect("spaces")
 
 

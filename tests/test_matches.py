@@ -293,3 +293,10 @@ def test_another_person_is_told_nothing_of_these_pictures(library, client) -> No
     assert 'class="tile' not in page
     told = client.get("/passing/?q=a dog running on grass&min=0", headers={"HX-Request": "true"})
     assert told.context["passing"].count == 0
+
+
+def test_the_export_of_what_nothing_matches_well_leads_to_the_nearest(library, owner, client: Client) -> None:
+    client.force_login(owner)
+    page = client.get("/export/?q=zxqv+wibble+frond").content.decode()
+    assert "Nothing to export" in page and "/export/?q=zxqv+wibble+frond&amp;min=0" in page
+    assert f"Export {PHOTOS} pictures" in client.get("/export/?q=zxqv+wibble+frond&min=0").content.decode()

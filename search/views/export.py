@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 from urllib.parse import urlencode
 
@@ -69,6 +69,7 @@ def export(request: HttpRequest) -> HttpResponse:
         "formats": ExportForm.FORMATS,
         "namings": ExportForm.NAMINGS,
         "ranked": query.ranked,
+        "nearest_href": "" if len(chosen) or not query.ranked else address(replace(query, min=0), "export"),
     }
     return render(request, "search/export.html", context)
 

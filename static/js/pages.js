@@ -91,6 +91,16 @@
     if (close) close.closest(".toast").remove();
   });
 
+  /* --- a menu of the selection that is opened with a mouse is ready to be written in (with a key: keyboard.js) --- */
+  document.addEventListener("click", function (event) {
+    var summary = event.target.closest("#selection details.menu > summary");
+    if (!summary || !event.detail || !matchMedia("(pointer: fine)").matches) return;
+    setTimeout(function () {
+      var field = summary.parentNode.open && summary.parentNode.querySelector("select, input:not([type=hidden])");
+      if (field) field.focus({ preventScroll: true });
+    });
+  });
+
   /* --- a page in the background does not poll, nor does a part in which somebody is at work --- */
   document.addEventListener("htmx:beforeRequest", function (event) {
     var part = event.detail.elt;

@@ -321,7 +321,9 @@ def test_a_space_is_added_filled_compared_used_and_left_again(
     home: Installation, visit: Any, way: str, tmp_path: Path
 ) -> None:
     page, hand = visit(way)
-    network = networks.write_folder(tmp_path / f"tiny-{way}", said={"name": f"tiny {way}"}, factor=1 + list(WAYS).index(way) / 10)
+    network = networks.write_folder(
+        tmp_path / f"tiny-{way}", said={"name": f"tiny {way}"}, factor=1 + list(WAYS).index(way) / 10
+    )
     page.goto(f"{home.base}/spaces/")
     hand.write(page.locator("#encoder"), f"onnx:{network}")
     hand.press(page.locator("button:text-is('Add and fill it')"))

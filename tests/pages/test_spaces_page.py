@@ -15,6 +15,7 @@ from ingestion import building, ledger, removal
 from search import changes, embeddings, spaces
 from search.encoders import get_encoder
 from search.models import Change, EmbeddingSpace, Image
+from tests import networks
 from tests.contracts.store import unit_vectors
 from tests.factories import make_image, make_source, make_user
 from tests.test_retrieval import embed, painted
@@ -169,3 +170,14 @@ def test_a_removed_space_is_let_go_of_by_a_serving_process(tmp_path: Path) -> No
     removal.finish(other)
     assert here.catch_up() == spaces.look_space().pk
     assert other.pk not in _stores
+
+
+def test_adding_says_when_it_is_there_already_and_when_nobody_fills_it(
+    staff: Client, tmp_path: Path, monkeypatch: Any
+) -> None:
+    network = networks.write_folder(tmp_path / "tiny", said={"name": "tiny"})
+    said = staff.post("/spaces/add/", {"encoder": f"onnx:{network}"}, follow=True).content.decode()
+    assert "tiny is added. No worker is running" in said and "toast warning" in said
+    monkeypatch.setattr("ingestion.presence.live_workers", lambda: ["here:1"])
+    said = staff.post("/spaces/add/", {"encoder": f"onnx:{network}"}, follow=True).content.decode()
+    assert "tiny is there already, as tiny. Workers fill it" in said
