@@ -95,7 +95,9 @@ def finish(space: EmbeddingSpace, progress: Callable[[int], None] | None = None)
         _drop_work(space.stage)
         folder = Path(settings.IMAGESEARCH_SPACES) / space.name
         for file in folder.glob("*"):
-            if file.name != "write.lock":
+            if file.is_dir():
+                shutil.rmtree(file, ignore_errors=True)
+            elif file.name != "write.lock":
                 file.unlink(missing_ok=True)
         reach("space-files-removed")
         with transaction.atomic():

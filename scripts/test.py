@@ -25,6 +25,7 @@ WITHOUT_DATABASE = [
     "decoding",
     "embedding_file",
     "encoders",
+    "faiss_index",
     "fingerprints",
     "formats",
     "guarded",
@@ -38,6 +39,8 @@ WITHOUT_DATABASE = [
 """Test modules that touch no database."""
 ONCE = [*WITHOUT_DATABASE, "fidelity"]
 """Test modules to which it does not matter: they run once, with the first database."""
+ONCE_SLOW = [*ONCE, "adoption_size", "crawl_properties", "exports", "watcher"]
+"""Of the slow tests those that are long and about files, memory or statistics; `--all` runs them on both."""
 
 
 def main() -> int:
@@ -92,8 +95,10 @@ def run(database: str, *, slow: bool, again: bool = False, everything: bool = Fa
         marks += " and not browser"
     command = [sys.executable, "-m", "pytest", "-m", marks]
     command += ["-n", str(min(4, os.cpu_count() or 1)), "--dist", "loadfile"]
-    if again and not slow and not everything:
-        command += [f"--ignore=tests/test_{name}.py" for name in ONCE]
+    if slow:
+        command.append("--no-loadscope-reorder")  # the longest files first: tests/conftest.py
+    if again and not everything:
+        command += [f"--ignore=tests/test_{name}.py" for name in (ONCE_SLOW if slow else ONCE)]
     command += shlex.split(os.environ.get("TESTS", ""))
     return subprocess.call(command, cwd=ROOT, env=env)
 

@@ -35,6 +35,7 @@ class Library:
         self._listed = np.zeros(0, dtype=np.bool_)
         self._cover = np.zeros(0, dtype=np.int64)
         self._embedded: dict[int, Bitmap] = {}
+        self._written: dict[int, tuple[int, Ids]] = {}
         self._digests: npt.NDArray[np.uint64] | None = None
         self._twins: Ids | None = None
 
@@ -91,6 +92,20 @@ class Library:
                 self._embedded[space_id] = self._load_embedded(space_id)
             return self._sized(self._embedded[space_id]).copy()
 
+    def written_since(self, space_id: int, last: int) -> Ids:
+        """Ids whose vector in the space was written or taken away after the Embedding row `last` was its newest.
+
+        Asked of the database once, by the rows' own numbers, which only grow; followed in the change log from then
+        on. Some that were not may be among them, none is missing.
+        """
+        with self._lock:
+            known = self._written.get(space_id)
+            if known is None or known[0] != last:
+                rows = Embedding.objects.filter(space_id=space_id, pk__gt=last).order_by()
+                found = np.fromiter(rows.values_list("image_id", flat=True).iterator(chunk_size=_CHUNK), dtype=np.int64)
+                known = self._written[space_id] = (last, np.unique(found))
+            return known[1]
+
     def covers(self, ids: Ids) -> Ids:
         """The cover of the stack in which each of these images lies; the image itself where it lies in none, or is
         the cover, or the cover is not listed (a cover that nobody sees covers nothing)."""
@@ -135,7 +150,7 @@ class Library:
         self._source = np.zeros(0, dtype=np.int32)
         self._listed = np.zeros(0, dtype=np.bool_)
         self._cover = np.zeros(0, dtype=np.int64)
-        self._embedded = {}
+        self._embedded, self._written = {}, {}
         self._digests = self._twins = None
         with connection.cursor() as cursor:
             cursor.execute("SELECT id, source_id, state, hidden, stack_of_id FROM search_image ORDER BY id")
@@ -179,12 +194,17 @@ class Library:
         for _, kind, space, packed in entries:
             if kind == Change.Kind.IMAGES:
                 images.append(unpack_ids(packed))
-            elif kind == Change.Kind.EMBEDDINGS and space in self._embedded:
+            elif kind == Change.Kind.EMBEDDINGS and space is not None:
                 embeddings.setdefault(space, []).append(unpack_ids(packed))
         if images:
             self._look_again(np.unique(np.concatenate(images)))
         for space, parts in embeddings.items():
-            self._look_again_embedded(space, np.unique(np.concatenate(parts)))
+            changed = np.unique(np.concatenate(parts))
+            if space in self._embedded:
+                self._look_again_embedded(space, changed)
+            if space in self._written:
+                last, before = self._written[space]
+                self._written[space] = (last, np.union1d(before, changed))
         self._number = entries[-1][0]
 
     def _look_again(self, ids: Ids) -> None:
@@ -247,12 +267,18 @@ _library_lock = threading.Lock()
 
 def get_library() -> Library:
     """This process's `Library`, brought up to date."""
+    library = known_library()
+    library.refresh()
+    return library
+
+
+def known_library() -> Library:
+    """This process's `Library` as it stands: what asks it has brought it up to date before."""
     global _library
     with _library_lock:
         if _library is None:
             _library = Library()
-    _library.refresh()
-    return _library
+        return _library
 
 
 def reset_library() -> None:

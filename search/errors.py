@@ -66,6 +66,10 @@ class NoSuchSpace(SearchError):
     """A space that is not there, or not any more."""
 
 
+class IndexNotMade(SearchError):
+    """An approximate index that was not made; the message says why."""
+
+
 class SwitchRefused(SearchError):
     """A space that should not serve now; the message says why, and how to have it all the same."""
 

@@ -28,6 +28,16 @@ hypothesis_settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "same"))
 SHARED = Path(os.environ.get("IMAGESEARCH_SHARED", ROOT.parent / "shared")).resolve()
 
 
+LONGEST = ["test_kill.py", "test_accessibility.py", "test_crawl_properties.py", "test_backup_elsewhere.py"]
+"""Files of slow tests that are begun first, so that no worker is left alone with one of them at the end."""
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    if not config.getoption("loadscopereorder", True):
+        order = {name: number for number, name in enumerate(LONGEST)}
+        items.sort(key=lambda item: order.get(item.path.name, len(order)))
+
+
 def pytest_configure(config: pytest.Config) -> None:
     """Read the settings here, after the lines above: named in pyproject.toml they would be read before them."""
     from django.conf import settings

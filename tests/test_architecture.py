@@ -14,6 +14,7 @@ from scripts.test import WITHOUT_DATABASE
 from tests import (
     test_adoption_kill,
     test_backup_elsewhere,
+    test_faiss_index,
     test_kill,
     test_kill_errands,
     test_kill_rows,
@@ -133,7 +134,7 @@ def test_every_fault_point_is_gone_through():
     """A new `reach(...)` in the code has to be added to one of the tests that kill at each point."""
     tested = {
         *test_kill.POINTS, *test_kill_rows.POINTS, *test_kill_spaces.BUILDING, *test_kill_spaces.REMOVING,
-        *test_adoption_kill.POINTS, *test_kill_errands.POINTS,
+        *test_adoption_kill.POINTS, *test_kill_errands.POINTS, *test_faiss_index.POINTS,
         *test_backup_elsewhere.BACKUP_POINTS, *test_backup_elsewhere.BEFORE, *test_backup_elsewhere.AFTER,
     }  # fmt: skip
     named = set()

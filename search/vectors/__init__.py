@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Collection
+from functools import partial
 from typing import TYPE_CHECKING
 
 from django.conf import settings
 
+from search.arrays import Ids
 from search.vectors.local import LocalStore
 
 if TYPE_CHECKING:
@@ -22,9 +24,17 @@ def get_store(space: EmbeddingSpace) -> LocalStore:
     with _lock:
         store = _stores.get(space.pk)
         if store is None or store.dim != space.dim or store.file.folder != settings.IMAGESEARCH_SPACES / space.name:
-            store = LocalStore(settings.IMAGESEARCH_SPACES / space.name, space.dim)
+            folder = settings.IMAGESEARCH_SPACES / space.name
+            store = LocalStore(folder, space.dim, news=partial(_written_since, space.pk))
             _stores[space.pk] = store
         return store
+
+
+def _written_since(space_id: int, last: int) -> Ids:
+    """Ids whose vector was written or taken away after that Embedding row was the newest."""
+    from search.bitmaps import known_library
+
+    return known_library().written_since(space_id, last)
 
 
 def forget_stores(*, keep: Collection[int]) -> None:

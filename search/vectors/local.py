@@ -1,18 +1,33 @@
-"""The vector store of one machine: the id-aligned file, searched exactly."""
+"""The vector store of one machine: the id-aligned file, searched exactly, or through an index where one was made."""
 
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
+import logging
+import os
+import threading
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from search.arrays import Bitmap, Ids, Vectors
+from search.errors import StoreFault
 from search.vectors.base import Hits
 from search.vectors.disk import Disk
 from search.vectors.embedding_file import EmbeddingFile
 
+if TYPE_CHECKING:
+    from search.vectors.faiss_index import FaissIndex
+
+log = logging.getLogger(__name__)
+
+EXACT_UP_TO = 20_000
+"""Where no more than so many may be found they are all scored: quicker than any index, and nothing is lost."""
+MOST_BESIDES = 250_000
+"""Vectors that the index does not hold are scored exactly beside it; with more of them everything is."""
+_CODES_A_HIT = 16
 _CHUNK_ROWS = 8_192
 _SCATTERED = 0.25
 """Below this share of rows it is quicker to gather the rows that pass than to score all and mask."""
@@ -25,11 +40,23 @@ class LocalStore:
 
     Search is an exact scan of the mapped file in blocks (memory stays flat): numpy's matrix product
     uses all threads for a single query, where FAISS's flat index parallelises over queries only.
+
+    Where an index lies beside the file (see `faiss_index`), its candidates are scored from the file instead, together
+    with every vector that the index does not hold or that was written anew since. `news(last)`: the ids written or
+    deleted after the time that the index calls `last`; without it an index is never used.
     """
 
-    def __init__(self, folder: Path, dim: int, *, disk: Disk | None = None) -> None:
+    def __init__(
+        self, folder: Path, dim: int, *, disk: Disk | None = None, news: Callable[[int], Ids] | None = None
+    ) -> None:
         self.dim = dim
         self.file = EmbeddingFile(folder, dim, disk=disk)
+        self.index_fault = ""
+        """Why the index that lies there is not used, in a sentence."""
+        self._news = news
+        self._index: FaissIndex | None = None
+        self._index_seen: tuple[int, int] | None = None
+        self._index_lock = threading.Lock()
 
     @contextlib.contextmanager
     def writing(self) -> Iterator[None]:
@@ -56,20 +83,89 @@ class LocalStore:
             raise ValueError(f"queries must be finite and have {self.dim} dimensions, not shape {queries.shape}")
         if k < 1:
             raise ValueError("k must be at least 1")
+        if among is None or among.dtype == np.bool_:
+            found = self._through_index(queries, k, None if among is None else among.astype(np.bool_, copy=False))
+            if found is not None:
+                return found
+        return self._scored_again(queries, self._scanned(queries, k, among).ids, k)
+
+    def index(self) -> FaissIndex | None:
+        """The index that is to be used now, opened again when another one was made; None when there is none.
+
+        One look at the disk. A broken one counts as none, and `index_fault` says why.
+        """
+        from search.vectors import faiss_index
+
+        try:
+            stands = os.stat(faiss_index.current_file(self.file.folder))
+            seen = (stands.st_ino, stands.st_mtime_ns)
+        except OSError:
+            seen = None
+        if seen == self._index_seen:
+            return self._index
+        with self._index_lock:
+            if seen != self._index_seen:
+                try:
+                    self._index = faiss_index.opened(self.file.folder) if seen else None
+                    self.index_fault = ""
+                    if self._index is not None and self._index.about.dim != self.dim:
+                        raise StoreFault(f"The index of {self.file.folder} is of another dimension; make it anew.")
+                except StoreFault as error:
+                    log.warning("Searches are exact, and slower, until it is mended: %s", error)
+                    self._index, self.index_fault = None, str(error)
+                self._index_seen = seen
+            return self._index
+
+    def _through_index(self, queries: Vectors, k: int, among: Bitmap | None) -> Hits | None:
+        """What `search` gives, with the help of the index; None where that does not pay or there is none."""
+        size = self.file.capacity() if among is None else len(among)
+        if (size if among is None else int(np.count_nonzero(among))) <= EXACT_UP_TO or self._news is None:
+            return None
+        index = self.index()
+        if index is None:
+            return None
+        held = index.covers(size)
+        written = self._news(index.about.last)
+        held[written[written < size]] = False
+        besides = ~held if among is None else among & ~held
+        if int(np.count_nonzero(besides)) > MOST_BESIDES:
+            return None
+        if among is not None:
+            held &= among
+        wanted = max(index.about.candidates, k + k // 2 + _SPARE)
+        effort = max(index.about.codes, _CODES_A_HIT * k)
+        near = []
+        for query in queries:
+            found = index.candidates(query, wanted, held, effort=effort)
+            if found is None:
+                return None
+            near.append(found)
+        scanned = self._scanned(queries, k, besides).ids
+        together = [np.concatenate([one[one >= 0], more]) for one, more in zip(scanned, near, strict=True)]
+        return self._scored_again(queries, together, k)
+
+    def _scanned(self, queries: Vectors, k: int, among: Bitmap | Ids | None) -> _Best:
         rows = self.file.rows(past=_last(among) if among is not None else self.file.capacity() - 1)
         best = _Best(len(queries), k + _SPARE)
         for ids, block, kept in _blocks(rows, among):
             scores = queries @ block.T
             _drop_unwritten(scores, block)
             best.add(ids, scores if kept is None else scores[:, kept])
-        return self._scored_again(queries, best, k)
+        return best
 
-    def _scored_again(self, queries: Vectors, best: _Best, k: int) -> Hits:
+    def _scored_again(self, queries: Vectors, candidates: Iterable[Ids], k: int) -> Hits:
         ids = np.full((len(queries), k), -1, dtype=np.int64)
         scores = np.zeros((len(queries), k), dtype=np.float32)
-        for q, candidates in enumerate(best.ids):
-            found = candidates[candidates >= 0]
-            exact = (self.file.get(found).astype(np.float64) @ queries[q].astype(np.float64)).astype(np.float32)
+        for q, named in enumerate(candidates):
+            found = named[named >= 0]
+            rows = self.file.get(found)
+            if len(found) > k + _SPARE:
+                rough = rows @ queries[q]
+                rough[~rows.any(axis=1)] = -np.inf  # taken away since the index was made
+                kept = np.argpartition(-rough, k + _SPARE - 1)[: k + _SPARE]
+                kept = kept[~np.isneginf(rough[kept])]
+                found, rows = found[kept], rows[kept]
+            exact = (rows.astype(np.float64) @ queries[q].astype(np.float64)).astype(np.float32)
             order = np.lexsort((found, -exact))[:k]
             ids[q, : len(order)] = found[order]
             scores[q, : len(order)] = exact[order]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
+import os
 from typing import Any
 
 from django.core.management.base import CommandError, CommandParser
@@ -19,7 +20,8 @@ _INPUTS = ("originals", "thumbnails")
 class Command(DomainCommand):
     help = (
         "List the embedding spaces with their coverage, or: add, build, pause and resume one beside the one that "
-        "serves; compare two on the same query; activate one without any downtime; rollback; remove one."
+        "serves; compare two on the same query; activate one without any downtime; rollback; remove one; make one's "
+        "index."
     )
     reports = True
 
@@ -60,6 +62,14 @@ class Command(DomainCommand):
         remove = verb("remove", "Take a space away: its vectors, its work, its files. Never the one that serves.")
         remove.add_argument("name", metavar="NAME")
 
+        index = verb("index", "Make the approximate index of a space anew, for quick searches in a large library.")
+        index.add_argument("name", metavar="NAME")
+        index.add_argument(
+            "--recall", type=float, default=0.99, metavar="SHARE",
+            help="Tune it until so much of the first 20 of an exact search is found (default 0.99).",
+        )  # fmt: skip
+        index.add_argument("--drop", action="store_true", help="Delete it instead: every search is exact then.")
+
         compare = verb("compare", "The same query in two spaces, side by side.")
         compare.add_argument("text", metavar="QUERY", help="As typed into the search box.")
         compare.add_argument("--with", metavar="SPACE", required=True, dest="other", help="The space to compare with.")
@@ -80,7 +90,7 @@ class Command(DomainCommand):
     def _list(self, **options: Any) -> None:
         reports = list_spaces()
         if options["json"]:
-            self.print_json({"spaces": [_told(report) for report in reports]})
+            self.print_json({"spaces": [{**_told(report), "index": _index_of(report)} for report in reports]})
             return
         for report in reports:
             states = [
@@ -96,6 +106,7 @@ class Command(DomainCommand):
                 f"{'*' if report.active else ' '} {report.name}  {report.label}, {counted(report.dim, 'dimension')}, "
                 f"{report.embedded:,} of {counted(report.readable, 'image')} ({report.coverage_percent} %)"
                 + "".join(f", {state}" for state in states)
+                + _index_said(report)
             )
         self.stdout.write("* serves searches")
 
@@ -221,6 +232,38 @@ class Command(DomainCommand):
         building.resume(space)
         self._said(options, space, f"{space.name} goes on.")
 
+    def _index(self, **options: Any) -> None:
+        from ingestion.bars import Steps
+        from search import indexing
+
+        if not 0.5 <= options["recall"] <= 1:
+            raise CommandError(f"--recall is {options['recall']}; it accepts shares from 0.5 to 1.")
+        space = named(options["name"])
+        if options["drop"]:
+            there = indexing.drop(space)
+            self._said(
+                options, space,
+                f"{space.name}: the index is deleted; every search is exact." if there
+                else f"{space.name} has no index; every search is exact.",
+            )  # fmt: skip
+            return
+        os.nice(10)
+        bar = Steps(quiet=options["json"])
+        try:
+            about = indexing.make(
+                space,
+                recall=options["recall"],
+                go_on=lambda share: bar.show("Making the index, per cent", round(100 * share), 100),
+            )
+        finally:
+            bar.close()
+        self._said(
+            options, space,
+            f"{space.name}: {counted(about.rows, 'vector')} indexed in {about.seconds:.0f} s, "
+            f"recall@20 {about.recall:.3f}"
+            + ("." if about.reached else f", short of {about.wanted:g}: it is the best that was found."),
+        )  # fmt: skip
+
     # --- switching and removing -------------------------------------------------------------------------
 
     def _activate(self, **options: Any) -> None:
@@ -259,3 +302,21 @@ class Command(DomainCommand):
 
 def _told(report: SpaceReport) -> dict[str, Any]:
     return {**dataclasses.asdict(report), "coverage_percent": report.coverage_percent}
+
+
+def _index_of(report: SpaceReport) -> dict[str, Any] | None:
+    """The space's approximate index for `--json`; None when there is none."""
+    from search import indexing
+
+    found = indexing.state(named(report.name))
+    return dataclasses.asdict(found) if found.rows or found.fault else None
+
+
+def _index_said(report: SpaceReport) -> str:
+    found = _index_of(report)
+    if found is None:
+        return ""
+    if found["fault"]:
+        return f", no index in use: {found['fault']}"
+    besides = f", {found['besides']:,} written since" if found["besides"] else ""
+    return f", index of {counted(found['rows'], 'vector')}, recall@20 {found['recall']:.3f}{besides}"

@@ -1,0 +1,109 @@
+"""The approximate index of a space: made beside the one in use, taken in one step, left away when it breaks."""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import os
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from django.conf import settings
+from django.db.models import Max
+
+from search.arrays import Vectors
+from search.bitmaps import get_library
+from search.errors import EncoderUnavailable, IndexNotMade
+from search.models import Embedding, EmbeddingSpace
+from search.reference_phrases import PHRASES
+from search.spaces import encoder_of
+from search.vectors import faiss_index, get_store
+
+LEAST_ROWS = 20_000
+"""Below this an index answers nothing: every search is exact."""
+RECALL = 0.99
+
+
+@dataclass(frozen=True)
+class State:
+    """The index of a space as commands and pages show it; `rows` 0: there is none."""
+
+    rows: int = 0
+    recall: float = 0.0
+    besides: int = 0
+    """Vectors written or taken away since: scored exactly beside it."""
+    made_at: float = 0.0
+    fault: str = ""
+
+
+def state(space: EmbeddingSpace) -> State:
+    """What there is. Opens the index; two small queries."""
+    store = get_store(space)
+    index = store.index()
+    if index is None:
+        return State(fault=store.index_fault)
+    since = get_library().written_since(space.pk, index.about.last)
+    about = index.about
+    return State(about.rows, about.recall, len(since), about.made_at)
+
+
+def make(
+    space: EmbeddingSpace, *, recall: float = RECALL, go_on: Callable[[float], None] = lambda done: None
+) -> faiss_index.About:
+    """Make the space's index anew and let every process use it from its next search on. Searches go on meanwhile with
+    what there was.
+
+    `recall`: recall@20 against the exact search that it is tuned to. `go_on(share)` is called between steps and may
+    raise to give up. Raises IndexNotMade with a sentence, StoreFault when the disk cannot take it.
+    """
+    store = get_store(space)
+    with _alone(store.file.folder):
+        # The newest row first, then which there are: what is written in between counts as written since.
+        last = Embedding.objects.filter(space=space).aggregate(last=Max("pk"))["last"] or 0
+        ids = np.flatnonzero(get_library().embedded(space.pk))
+        if len(ids) < LEAST_ROWS:
+            raise IndexNotMade(
+                f"{space.name} holds {len(ids):,} vectors; up to {LEAST_ROWS:,} "
+                "every search is exact and needs no index."
+            )
+        return faiss_index.build(
+            store.get, ids, store.file.folder, dim=space.dim, last=last, wanted=recall, queries=_phrases(space),
+            go_on=go_on,
+        )  # fmt: skip
+
+
+def drop(space: EmbeddingSpace) -> bool:
+    """Delete the space's index: searches are exact from then on. Whether there was one."""
+    store = get_store(space)
+    with _alone(store.file.folder):
+        there = faiss_index.current(store.file.folder) is not None
+        faiss_index.forget(store.file.folder)
+    return there
+
+
+def _phrases(space: EmbeddingSpace) -> Vectors | None:
+    """Texts as people ask them, encoded; None where the encoder has no words or is not here."""
+    if not space.text:
+        return None
+    try:
+        return encoder_of(space).encode_texts(list(PHRASES[:200]))
+    except EncoderUnavailable:
+        return None
+
+
+@contextlib.contextmanager
+def _alone(folder: Path) -> Iterator[None]:
+    """One maker at a time; raises IndexNotMade while another is at it."""
+    where = Path(settings.IMAGESEARCH_SPACES) / folder.name
+    where.mkdir(parents=True, exist_ok=True)
+    fd = os.open(where / "index.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+    try:
+        try:
+            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise IndexNotMade(f"The index of {folder.name} is being made already.") from None
+        yield
+    finally:
+        os.close(fd)

@@ -1,0 +1,167 @@
+"""Making a space's approximate index, and searching with it while pictures come, change, hide and go."""
+
+from __future__ import annotations
+
+import json
+from io import StringIO
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from django.core.management import CommandError, call_command
+from django.db import connection
+from django.test.utils import CaptureQueriesContext
+
+from search import bitmaps, changes, curation, embeddings, indexing
+from search.bitmaps import get_library
+from search.errors import IndexNotMade
+from search.models import Change, EmbeddingSpace, Image
+from search.vectors import faiss_index, get_store, local
+from tests.factories import make_image, make_source, make_user
+from tests.test_faiss_index import clustered
+
+pytestmark = pytest.mark.django_db
+ROWS = 600
+
+
+@pytest.fixture
+def space(monkeypatch: pytest.MonkeyPatch) -> EmbeddingSpace:
+    monkeypatch.setattr(local, "EXACT_UP_TO", 50)
+    monkeypatch.setattr(indexing, "LEAST_ROWS", 100)
+    made = EmbeddingSpace.objects.create(
+        name="other", encoder="local-dir:/nowhere", key="key", label="Other", dim=64, text=False
+    )
+    source = make_source(owner=make_user("anna"))
+    images = [make_image(source, f"{number}.jpg") for number in range(ROWS)]
+    embeddings.record(made, np.array([image.pk for image in images]), clustered(ROWS, 1))
+    return made
+
+
+def nearest(space: EmbeddingSpace, query: np.ndarray, k: int = 5) -> list[int]:
+    library = get_library()
+    among = library.visible(None) & library.embedded(space.pk)[: library.size]
+    return get_store(space).search(query, k, among).ids[0].tolist()
+
+
+def asked(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """A list that grows whenever the index is asked."""
+    calls: list[int] = []
+    real = faiss_index.FaissIndex.candidates
+
+    def counting(self: Any, *given: Any, **more: Any) -> Any:
+        calls.append(1)
+        return real(self, *given, **more)
+
+    monkeypatch.setattr(faiss_index.FaissIndex, "candidates", counting)
+    return calls
+
+
+def test_searches_use_it_and_find_what_an_exact_search_finds(
+    space: EmbeddingSpace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    queries = clustered(20, 5)
+    before = [nearest(space, query) for query in queries]
+    about = indexing.make(space, recall=1.0)
+    calls = asked(monkeypatch)
+    assert about.rows == ROWS and [nearest(space, query) for query in queries] == before and len(calls) == 20
+    state = indexing.state(space)
+    assert (state.rows, state.besides, state.fault) == (ROWS, 0, "") and state.recall == about.recall
+
+
+def test_new_changed_hidden_and_forgotten_pictures_count_with_the_next_search(
+    space: EmbeddingSpace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    indexing.make(space, recall=1.0)
+    query = clustered(1, 9)[0]
+    ids = list(Image.objects.order_by("pk").values_list("pk", flat=True))
+    nearest(space, query)
+    new = make_image(Image.objects.get(pk=ids[0]).source, "new.jpg")
+    calls = asked(monkeypatch)
+    embeddings.record(space, np.array([new.pk]), query[None])
+    changes.record(Change.Kind.IMAGES, [new.pk])
+    assert nearest(space, query, 1) == [new.pk]
+    embeddings.record(space, np.array([ids[7]]), query[None])
+    assert nearest(space, query, 2) == [ids[7], new.pk] and indexing.state(space).besides == 2
+    curation.hide([ids[7]], make_user("root", staff=True))
+    assert nearest(space, query, 1) == [new.pk]
+    embeddings.forget(space, [new.pk])
+    assert new.pk not in nearest(space, query, 50) and ids[7] not in nearest(space, query, 50)
+    assert len(calls) >= 4
+    bitmaps.reset_library()  # another process, which followed nothing so far
+    assert ids[7] in get_library().written_since(space.pk, indexing.get_store(space).index().about.last).tolist()  # type: ignore[union-attr]
+
+
+def test_what_is_written_while_it_is_made_is_scored_beside_it(
+    space: EmbeddingSpace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    query = clustered(1, 13)[0]
+    ids = list(Image.objects.order_by("pk").values_list("pk", flat=True))
+    written = []
+
+    def meanwhile(share: float) -> None:
+        if share > 0.4 and not written:
+            written.append(ids[3])
+            embeddings.record(space, np.array([ids[3]]), query[None])
+
+    indexing.make(space, go_on=meanwhile)
+    assert nearest(space, query, 1) == [ids[3]] == written
+
+
+def test_a_search_costs_no_more_queries_with_it(space: EmbeddingSpace) -> None:
+    query = clustered(1, 11)[0]
+
+    def queries() -> int:
+        nearest(space, query)
+        with CaptureQueriesContext(
+            connection,
+        ) as seen:
+            nearest(space, query)
+        return len(seen)
+
+    without = queries()
+    indexing.make(space)
+    assert queries() == without
+
+
+def test_one_at_a_time_and_not_for_a_few(space: EmbeddingSpace, monkeypatch: pytest.MonkeyPatch) -> None:
+    def again(share: float) -> None:
+        with pytest.raises(IndexNotMade, match="being made already"):
+            indexing.make(space)
+
+    indexing.make(space, go_on=again)
+    monkeypatch.setattr(indexing, "LEAST_ROWS", ROWS + 1)
+    with pytest.raises(IndexNotMade, match="every search is exact and needs no index"):
+        indexing.make(space)
+
+
+def test_the_command_makes_tells_and_drops_it(space: EmbeddingSpace, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("os.nice", lambda by: 0)
+
+    def said(*words: str) -> str:
+        out = StringIO()
+        call_command("spaces", *words, stdout=out, stderr=StringIO())
+        return out.getvalue()
+
+    assert "600 vectors indexed in" in said("index", "other")
+    listed = json.loads(said("--json"))
+    assert [one["index"]["rows"] for one in listed["spaces"] if one["name"] == "other"] == [ROWS]
+    assert "index of 600 vectors, recall@20" in said()
+    assert "is deleted" in said("index", "other", "--drop") and "has no index" in said("index", "other", "--drop")
+    assert json.loads(said("--json"))["spaces"][0]["index"] is None
+    with pytest.raises(CommandError, match="it accepts shares"):
+        said("index", "other", "--recall", "7")
+    with pytest.raises(CommandError, match="needs no index"):
+        monkeypatch.setattr(indexing, "LEAST_ROWS", ROWS + 1)
+        said("index", "other")
+
+
+def test_a_broken_one_is_said_where_spaces_are_listed(space: EmbeddingSpace) -> None:
+    indexing.make(space)
+    where = faiss_index.current(get_store(space).file.folder)
+    assert where is not None
+    (Path(where) / "lists.npy").write_bytes(b"")
+    get_store(space)._index_seen = None
+    out = StringIO()
+    call_command("spaces", stdout=out)
+    assert "cannot be read" in out.getvalue()
