@@ -44,7 +44,12 @@ def main() -> int:
         plan.append(("recrawl", "recrawl", ["--size", str(options.files)]))
     if options.photos:
         plan.append(("identify", "identify", ["--photos", pipeline[1]]))
-    plan += [("exact_search", "exact_search", []), ("curation", "curation", []), ("calibration", "calibration", [])]
+    plan += [
+        ("exact_search", "exact_search", []),
+        ("vector_search", "vector_search", []),
+        ("curation", "curation", []),
+        ("calibration", "calibration", []),
+    ]
     plan += [("adoption", "marked", ["adoption"]), ("switching", "marked", ["switching"])]
     plan.append(("administration", "admin_at_size", ["--size", "200000", "--json"]))
     for name, module, arguments in plan:

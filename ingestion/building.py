@@ -169,6 +169,6 @@ def buildings() -> list[Building]:
 def _bytes_of(space: EmbeddingSpace) -> int:
     folder = Path(settings.IMAGESEARCH_SPACES) / space.name
     try:
-        return sum(file.stat().st_blocks * 512 for file in folder.iterdir())
+        return sum(file.stat().st_blocks * 512 for file in folder.rglob("*"))
     except OSError:
         return 0

@@ -40,7 +40,7 @@ _BLOCK_ROWS = 16_384
 _HELD_OUT = 200
 _RECALL_AT = 20
 _STEPS = (2_000, 4_000, 8_000, 16_000, 32_000, 64_000, 128_000, 256_000, 512_000)
-_CANDIDATES = (150, 300, 600, 1_200)
+_CANDIDATES = (150, 300, 600, 1_200, 2_400, 4_800)
 _QUERY_BITS = 8
 _DISAGREES = 2.0
 """A filter disagrees with a query when so many times more passes of all lists than of those nearest to the query."""
