@@ -25,6 +25,8 @@ from search.vectors.base import Hits
 from search.vectors.local import LocalStore
 
 DIM, K, AT = 512, 60, 20
+MANY = 1_000
+"""What a search of the program asks for (IMAGESEARCH_MAX_RESULTS)."""
 SHARES = (0.9, 0.5, 0.1, 0.01, 0.001, 0.00001)
 
 
@@ -54,6 +56,7 @@ def measure(rows: int, queries: int, folder: Path) -> dict[str, Any]:
     size = store.file.capacity()
     there = np.zeros(size, dtype=np.bool_)
     there[1 : rows + 1] = True
+    report[f"first {MANY}"] = _compared(store, asked, lambda query: there, k=MANY, at=MANY)
     for share in (1.0, *SHARES):
         among = there & (chance.random(size) < share)
         report[f"passing {100 * share:g} %"] = _compared(store, asked, lambda query, among=among: among)
@@ -68,31 +71,31 @@ def measure(rows: int, queries: int, folder: Path) -> dict[str, Any]:
     return report
 
 
-def _compared(store: LocalStore, asked: np.ndarray, filter_of: Any) -> dict[str, Any]:
+def _compared(store: LocalStore, asked: np.ndarray, filter_of: Any, k: int = K, at: int = AT) -> dict[str, Any]:
     shares, with_index, without = [], [], []
     for query in asked:
         among = filter_of(query)
         began = time.perf_counter()
-        found = store.search(query, K, among)
+        found = store.search(query, k, among)
         with_index.append(time.perf_counter() - began)
         began = time.perf_counter()
-        exact = _exact(store, query, among)
+        exact = _exact(store, query, k, among)
         without.append(time.perf_counter() - began)
-        true = exact.ids[0][:AT]
+        true = exact.ids[0][:at]
         true = true[true >= 0]
-        shares.append(len(np.intersect1d(found.ids[0][:AT], true)) / max(1, len(true)))
+        shares.append(len(np.intersect1d(found.ids[0][:at], true)) / max(1, len(true)))
     return {
-        "recall_at_20": round(float(np.mean(shares)), 4),
+        f"recall_at_{at}": round(float(np.mean(shares)), 4),
         "p50_ms": _ms(with_index, 50), "p95_ms": _ms(with_index, 95),
         "exact_p50_ms": _ms(without, 50), "exact_p95_ms": _ms(without, 95),
     }  # fmt: skip
 
 
-def _exact(store: LocalStore, query: np.ndarray, among: Bitmap) -> Hits:
+def _exact(store: LocalStore, query: np.ndarray, k: int, among: Bitmap) -> Hits:
     before = local.EXACT_UP_TO
     local.EXACT_UP_TO = len(among)
     try:
-        return store.search(query, K, among)
+        return store.search(query, k, among)
     finally:
         local.EXACT_UP_TO = before
 

@@ -35,7 +35,7 @@ class Library:
         self._listed = np.zeros(0, dtype=np.bool_)
         self._cover = np.zeros(0, dtype=np.int64)
         self._embedded: dict[int, Bitmap] = {}
-        self._written: dict[int, tuple[int, Ids]] = {}
+        self._written: dict[int, tuple[int, Bitmap]] = {}
         self._digests: npt.NDArray[np.uint64] | None = None
         self._twins: Ids | None = None
 
@@ -103,8 +103,8 @@ class Library:
             if known is None or known[0] != last:
                 rows = Embedding.objects.filter(space_id=space_id, pk__gt=last).order_by()
                 found = np.fromiter(rows.values_list("image_id", flat=True).iterator(chunk_size=_CHUNK), dtype=np.int64)
-                known = self._written[space_id] = (last, np.unique(found))
-            return known[1]
+                known = self._written[space_id] = (last, _with(np.zeros(self.size, dtype=np.bool_), found))
+            return np.flatnonzero(known[1])
 
     def covers(self, ids: Ids) -> Ids:
         """The cover of the stack in which each of these images lies; the image itself where it lies in none, or is
@@ -204,7 +204,7 @@ class Library:
                 self._look_again_embedded(space, changed)
             if space in self._written:
                 last, before = self._written[space]
-                self._written[space] = (last, np.union1d(before, changed))
+                self._written[space] = (last, _with(before, changed))
         self._number = entries[-1][0]
 
     def _look_again(self, ids: Ids) -> None:
@@ -247,6 +247,15 @@ class Library:
             (row[2] in _LISTED and not row[3] for row in rows), dtype=np.bool_, count=len(rows)
         )
         self._cover[ids] = np.fromiter((row[4] or 0 for row in rows), dtype=np.int64, count=len(rows))
+
+
+def _with(flags: Bitmap, ids: Ids) -> Bitmap:
+    """`flags` with these ids set; longer where an id lies beyond its end."""
+    need = int(ids.max(initial=-1)) + 1
+    if need > len(flags):
+        flags = np.concatenate([flags, np.zeros(need + need // 8 - len(flags), dtype=np.bool_)])
+    flags[ids] = True
+    return flags
 
 
 def _with_digests(digests: npt.NDArray[np.uint64], rows: list[Any]) -> npt.NDArray[np.uint64]:

@@ -22,6 +22,7 @@ from django.db import connection, models, transaction
 
 from search.errors import SearchError
 from search.models import Counter, EmbeddingSpace, Image
+from search.vectors import faiss_index
 
 PREFIX = "highwater:"
 MEND = "manage.py repair --ids"
@@ -117,6 +118,9 @@ def mend() -> list[str]:
             if mark > counters.get(kind, 0):
                 Counter.objects.update_or_create(name=PREFIX + kind, defaults={"value": mark})
             marks[kind] = mark
+    if done:  # the files were ahead of the database: an index beside them would take old vectors for those it knows
+        for folder in path().parent.glob("*/"):
+            faiss_index.forget(folder)
     if damaged:
         path().unlink(missing_ok=True)
     _raise_file({kind: mark for kind, mark in marks.items() if mark})

@@ -10,14 +10,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from django.conf import settings
 from django.db.models import Max
 
 from search.arrays import Vectors
-from search.bitmaps import get_library
-from search.errors import EncoderUnavailable, IndexNotMade
+from search.background import reference
+from search.bitmaps import get_library, known_library
+from search.errors import EncoderUnavailable, IndexNotMade, StoreFault
 from search.models import Embedding, EmbeddingSpace
-from search.reference_phrases import PHRASES
 from search.spaces import encoder_of
 from search.vectors import faiss_index, get_store
 
@@ -44,7 +43,7 @@ def state(space: EmbeddingSpace) -> State:
     index = store.index()
     if index is None:
         return State(fault=store.index_fault)
-    since = get_library().written_since(space.pk, index.about.last)
+    since = known_library().written_since(space.pk, index.about.last)
     about = index.about
     return State(about.rows, about.recall, len(since), about.made_at)
 
@@ -60,6 +59,15 @@ def make(
     """
     store = get_store(space)
     with _alone(store.file.folder):
+        store.file.require()
+        file = _identity(store.file.path)
+
+        def still_so() -> None:
+            there = EmbeddingSpace.objects.filter(pk=space.pk, removing=False).exists()
+            if not there or _identity(store.file.path) != file:
+                raise IndexNotMade(f"{space.name} was removed or restored meanwhile; nothing was changed.")
+
+        still_so()
         # The newest row first, then which there are: what is written in between counts as written since.
         last = Embedding.objects.filter(space=space).aggregate(last=Max("pk"))["last"] or 0
         ids = np.flatnonzero(get_library().embedded(space.pk))
@@ -68,10 +76,15 @@ def make(
                 f"{space.name} holds {len(ids):,} vectors; up to {LEAST_ROWS:,} "
                 "every search is exact and needs no index."
             )
-        return faiss_index.build(
-            store.get, ids, store.file.folder, dim=space.dim, last=last, wanted=recall, queries=_phrases(space),
-            go_on=go_on,
-        )  # fmt: skip
+        try:
+            return faiss_index.build(
+                store.get, ids, store.file.folder, dim=space.dim, last=last, wanted=recall, queries=_phrases(space),
+                go_on=go_on, still_so=still_so,
+            )  # fmt: skip
+        except ValueError as error:
+            raise IndexNotMade(
+                f"{space.name} cannot be indexed: {error}. `manage.py verify` says what is wrong with its vectors."
+            ) from error
 
 
 def drop(space: EmbeddingSpace) -> bool:
@@ -88,17 +101,29 @@ def _phrases(space: EmbeddingSpace) -> Vectors | None:
     if not space.text:
         return None
     try:
-        return encoder_of(space).encode_texts(list(PHRASES[:200]))
+        phrases = reference(encoder_of(space), space)
     except EncoderUnavailable:
         return None
+    return phrases if len(phrases) else None
+
+
+def _identity(path: Path) -> tuple[int, int] | None:
+    """Which file it is: another one after a restore; None when it is gone."""
+    try:
+        stands = path.stat()
+    except OSError:
+        return None
+    return stands.st_dev, stands.st_ino
 
 
 @contextlib.contextmanager
 def _alone(folder: Path) -> Iterator[None]:
     """One maker at a time; raises IndexNotMade while another is at it."""
-    where = Path(settings.IMAGESEARCH_SPACES) / folder.name
-    where.mkdir(parents=True, exist_ok=True)
-    fd = os.open(where / "index.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        fd = os.open(folder / "index.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+    except OSError as error:
+        raise StoreFault(f"{folder} cannot be written ({error.strerror}). Run this as who owns the data.") from error
     try:
         try:
             fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)

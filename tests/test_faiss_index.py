@@ -262,3 +262,22 @@ def test_killed_while_it_is_made_there_is_the_old_one_or_the_new_one(home: Home,
     assert home.make(last=3).last == 3
     folders = [one for one in (home.store.file.folder / "index").iterdir() if one.is_dir()]
     assert len(folders) == 1 and json.loads((folders[0] / "about.json").read_text())["last"] == 3
+
+
+def test_equal_rows_count_as_found_and_pairs_of_ids_are_no_trap(home: Home) -> None:
+    home.store.upsert(home.ids[:900], np.repeat(clustered(1, 31), 900, axis=0))
+    home.written.update(home.ids[:900].tolist())
+    assert home.make().reached
+    for rest in (0, 1):
+        assert home.recall(among=np.arange(home.size) % 2 == rest) >= 0.98
+
+
+def test_a_passing_trouble_with_a_broken_one_is_tried_again(home: Home, monkeypatch: pytest.MonkeyPatch) -> None:
+    home.make()
+    real = faiss_index.opened
+    monkeypatch.setattr(faiss_index, "opened", lambda folder: (_ for _ in ()).throw(StoreFault("Too many open files.")))
+    assert home.store.index() is None and home.store.index_fault
+    monkeypatch.setattr(faiss_index, "opened", real)
+    assert home.store.index() is None  # not with every search
+    monkeypatch.setattr(local, "_TRY_AGAIN_SECONDS", 0.0)
+    assert home.store.index() is not None and not home.store.index_fault

@@ -13,10 +13,11 @@ from django.core.management import CommandError, call_command
 from django.db import connection
 from django.test.utils import CaptureQueriesContext
 
-from search import bitmaps, changes, curation, embeddings, indexing
+from search import bitmaps, changes, curation, embeddings, highwater, indexing
 from search.bitmaps import get_library
-from search.errors import IndexNotMade
+from search.errors import IndexNotMade, StoreFault
 from search.models import Change, EmbeddingSpace, Image
+from search.spaces import look_space
 from search.vectors import faiss_index, get_store, local
 from tests.factories import make_image, make_source, make_user
 from tests.test_faiss_index import clustered
@@ -165,3 +166,59 @@ def test_a_broken_one_is_said_where_spaces_are_listed(space: EmbeddingSpace) -> 
     out = StringIO()
     call_command("spaces", stdout=out)
     assert "cannot be read" in out.getvalue()
+
+
+def test_a_space_that_is_removed_or_restored_meanwhile_gets_no_index(space: EmbeddingSpace) -> None:
+    folder = get_store(space).file.folder
+
+    def restored(share: float) -> None:
+        copy = folder / "copy.npy"
+        copy.write_bytes((folder / "vectors.npy").read_bytes())
+        copy.replace(folder / "vectors.npy")
+
+    with pytest.raises(IndexNotMade, match="removed or restored meanwhile"):
+        indexing.make(space, go_on=restored)
+    assert faiss_index.current(folder) is None and not list((folder / "index").iterdir())
+
+    def removed(share: float) -> None:
+        EmbeddingSpace.objects.filter(pk=space.pk).update(removing=True)
+
+    with pytest.raises(IndexNotMade, match="removed or restored meanwhile"):
+        indexing.make(space, go_on=removed)
+    (folder / "vectors.npy").unlink()
+    with pytest.raises(StoreFault, match="is not there"):
+        indexing.make(space)
+
+
+def test_a_file_without_its_rows_is_a_sentence(space: EmbeddingSpace) -> None:
+    file = get_store(space).file
+    file.zero(np.arange(file.capacity()))
+    with pytest.raises(IndexNotMade, match="says what is wrong"):
+        indexing.make(space)
+
+
+def test_the_space_that_knows_few_words_is_indexed_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(indexing, "LEAST_ROWS", 100)
+    look = look_space()
+    source = make_source(owner=make_user("anna"))
+    ids = np.array([make_image(source, f"{number}.jpg").pk for number in range(200)])
+    chance = np.random.default_rng(1)
+    rows = np.abs(chance.standard_normal((200, look.dim))).astype(np.float32)
+    embeddings.record(look, ids, rows / np.linalg.norm(rows, axis=1, keepdims=True))
+    assert indexing.make(look).rows == 200
+
+
+def test_mending_the_ids_of_an_older_database_leaves_no_index(space: EmbeddingSpace) -> None:
+    indexing.make(space)
+    highwater.path().parent.mkdir(parents=True, exist_ok=True)
+    highwater.path().write_text("damaged")
+    assert highwater.mend() and faiss_index.current(get_store(space).file.folder) is None
+
+
+def test_a_folder_that_cannot_be_written_is_a_sentence(space: EmbeddingSpace, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refused(*given: Any) -> int:
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr("search.indexing.os.open", refused)
+    with pytest.raises(StoreFault, match="who owns the data"):
+        indexing.make(space)

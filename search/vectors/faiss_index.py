@@ -42,10 +42,14 @@ _RECALL_AT = 20
 _STEPS = (2_000, 4_000, 8_000, 16_000, 32_000, 64_000, 128_000, 256_000, 512_000)
 _CANDIDATES = (150, 300, 600, 1_200, 2_400, 4_800)
 _QUERY_BITS = 8
+_SAME = 1e-6
+"""Cosines that differ by no more are equal, but for rounding."""
 _DISAGREES = 2.0
 """A filter disagrees with a query when so many times more passes of all lists than of those nearest to the query."""
 
 _Lists = npt.NDArray[np.int32]
+_BROKEN = (OSError, EOFError, ValueError, TypeError, KeyError, AttributeError, RuntimeError, MemoryError)
+"""What reading files that are not what they should be may raise."""
 
 
 @dataclass(frozen=True)
@@ -92,7 +96,7 @@ class FaissIndex:
             if (self._ivf.ntotal, self._ivf.d, self._ivf.nlist) != (self.about.rows, self.about.dim, self.about.lists):
                 raise StoreFault(f"The index in {folder} is not what it says of itself; it is made anew.")
             self._centroids = self._ivf.quantizer.reconstruct_n(0, self.about.lists)
-        except (OSError, EOFError, ValueError, TypeError, KeyError, RuntimeError) as error:
+        except _BROKEN as error:
             raise StoreFault(f"The index in {folder} cannot be read ({error}); it is made anew.") from error
         self.folder = folder
         self._half_norms = (self._centroids.astype(np.float64) ** 2).sum(axis=1).astype(np.float32) / 2
@@ -147,9 +151,9 @@ class FaissIndex:
         return min(len(order), int(np.searchsorted(seen, codes)) + 1)
 
     def _passing(self, among: Bitmap) -> Ids:
-        """How many codes of each list may be found, estimated from every eighth id."""
+        """How many codes of each list may be found, estimated from every seventh id."""
         size = min(len(among), len(self.list_of))
-        step = 8 if size > 200_000 else 1
+        step = 7 if size > 200_000 else 1  # no power of two: files come in pairs, and so do their ids
         lists = self.list_of[:size:step][among[:size:step]]
         return step * np.bincount(lists[lists >= 0], minlength=self.about.lists)
 
@@ -165,16 +169,22 @@ def build(
     queries: Vectors | None = None,
     lists: int | None = None,
     go_on: Callable[[float], None] = lambda done: None,
+    still_so: Callable[[], None] = lambda: None,
 ) -> About:
     """Make an index of the vectors of these ids in `folder`, tune it, and put it in the place of the one before.
 
     `get(ids)` gives (n, dim) rows; rows of zeros are left out. `queries` (m, dim): such as are asked, besides rows
     with noise; the recall that is reached is that of the worse of the two. `go_on(share)` is called between steps
-    and may raise to give up, which leaves everything as it was. Raises StoreFault when the disk cannot take it,
+    and may raise to give up, which leaves everything as it was; `still_so()` likewise, right before the index is taken:
+    whether the vectors are still those that were read. Raises StoreFault when the disk cannot take it,
     ValueError when there are too few rows.
     """
     faiss = _faiss()
     began = time.time()
+    try:
+        str(folder).encode()
+    except UnicodeEncodeError:
+        raise StoreFault(f"An index cannot lie in {str(folder)!r}: the path is no UTF-8. Use another folder.") from None
     ids = np.unique(ids)
     lists = lists or lists_for(len(ids))
     if len(ids) < 2 * lists:
@@ -194,7 +204,7 @@ def build(
         some, rows = some[there], rows[there]
         if not len(some):
             continue
-        truth.look_at(some, rows)
+        truth.look_at(rows)
         turned = np.ascontiguousarray(rows @ rotation)
         assigned = nearest(turned)  # a name of its own: FAISS gets the bare address
         ivf.add_core(len(some), faiss.swig_ptr(turned), faiss.swig_ptr(some), faiss.swig_ptr(assigned))
@@ -203,7 +213,8 @@ def build(
     about = About(VERSION, dim, int(ivf.ntotal), lists, _STEPS[-1], _CANDIDATES[-1], 0.0, wanted, last, began, 0.0)
     made = folder / FOLDER / f"{uuid.uuid4().hex}.new"
     try:
-        made.mkdir(parents=True)
+        made.parent.mkdir(exist_ok=True)  # not its parents: a space that was taken away stays away
+        made.mkdir()
         faiss.write_index(ivf, str(made / "lists.faiss"))
         np.save(made / "lists.npy", list_of)
         np.save(made / "rotation.npy", rotation)
@@ -213,12 +224,13 @@ def build(
         _write(made / "about.json", asdict(about))
         go_on(1.0)
         _flush(made)
+        still_so()
         _take(made, folder)
     except (OSError, RuntimeError) as error:
-        shutil.rmtree(made, ignore_errors=True)
+        _drop(made, folder)
         raise StoreFault(f"The index of {folder} could not be written ({error}). Free some space.") from error
     except BaseException:
-        shutil.rmtree(made, ignore_errors=True)
+        _drop(made, folder)
         raise
     return about
 
@@ -236,12 +248,7 @@ def tuned(index: FaissIndex, get: Callable[[Ids], Vectors], truth: _Truth, wante
         found = [ids for ids in asked if ids is not None]
         scores = [get(ids) @ query for ids, query in zip(found, truth.queries, strict=True)]
         for candidates in _CANDIDATES:
-            recall = truth.recall(
-                [
-                    ids[:candidates][np.argsort(-near[:candidates], kind="stable")[:_RECALL_AT]]
-                    for ids, near in zip(found, scores, strict=True)
-                ]
-            )
+            recall = truth.recall([near[:candidates] for near in scores])
             if recall > best.recall:
                 best = replace(best, codes=codes, candidates=candidates, recall=round(recall, 4))
             if recall >= wanted:
@@ -257,21 +264,20 @@ class _Truth:
     def __init__(self, kinds: list[Vectors]) -> None:
         self.queries = np.concatenate(kinds)
         self._kinds = [len(one) for one in kinds]
-        self._ids = np.full((len(self.queries), _RECALL_AT), -1, dtype=np.int64)
         self._scores = np.full((len(self.queries), _RECALL_AT), -np.inf, dtype=np.float32)
 
-    def look_at(self, ids: Ids, rows: Vectors) -> None:
+    def look_at(self, rows: Vectors) -> None:
         scores = np.concatenate([self._scores, self.queries @ rows.T], axis=1)
-        named = np.concatenate([self._ids, np.broadcast_to(ids, (len(self.queries), len(ids)))], axis=1)
-        best = np.argpartition(-scores, _RECALL_AT - 1, axis=1)[:, :_RECALL_AT]
-        self._ids, self._scores = np.take_along_axis(named, best, 1), np.take_along_axis(scores, best, 1)
+        self._scores = -np.partition(-scores, _RECALL_AT - 1, axis=1)[:, :_RECALL_AT]
 
-    def recall(self, found: list[Ids]) -> float:
-        """Recall@20 of the worst kind of query; there may be fewer than twenty rows."""
-        shares = [
-            len(np.intersect1d(one, true[true >= 0])) / max(1, int((true >= 0).sum()))
-            for one, true in zip(found, self._ids, strict=True)
-        ]
+    def recall(self, found: list[Vectors]) -> float:
+        """Recall@20 of the worst kind of query, from the scores of its candidates: how many are as good as the
+        exact twentieth. (By ids, pictures that are equal would count as missed.) There may be fewer than twenty."""
+        shares = []
+        for near, true in zip(found, self._scores, strict=True):
+            there = true[~np.isneginf(true)]
+            good = int((near >= there.min(initial=np.inf) - _SAME).sum())
+            shares.append(min(good, len(there)) / max(1, len(there)))
         starts = np.cumsum([0, *self._kinds])
         kinds = [float(np.mean(shares[a:b])) for a, b in pairwise(starts) if b > a]
         return min(kinds)
@@ -282,6 +288,8 @@ def _trained(get: Callable[[Ids], Vectors], ids: Ids, rotation: Vectors, lists: 
     some = np.sort(chance.choice(ids, min(len(ids), lists * _TRAIN_ROWS_A_LIST), replace=False))
     rows = np.concatenate([get(some[n : n + _BLOCK_ROWS]) for n in range(0, len(some), _BLOCK_ROWS)])
     rows = np.ascontiguousarray(rows[rows.any(axis=1)] @ rotation, dtype=np.float32)
+    if len(rows) < lists:
+        raise ValueError(f"{len(rows)} rows that were written are too few for {lists} lists")
     dim = rotation.shape[0]
     ivf = faiss.index_factory(dim, f"IVF{lists},RaBitQ", faiss.METRIC_L2)
     ivf.cp.niter = 10
@@ -357,6 +365,13 @@ def _take(made: Path, folder: Path) -> None:
             shutil.rmtree(other, ignore_errors=True)
 
 
+def _drop(made: Path, folder: Path) -> None:
+    """Take away what was made and did not become the current index."""
+    shutil.rmtree(made, ignore_errors=True)
+    if current(folder) != made.with_suffix(""):
+        shutil.rmtree(made.with_suffix(""), ignore_errors=True)
+
+
 def _write(path: Path, said: dict[str, Any]) -> None:
     """A small JSON file, whole or not at all, on stable storage."""
     beside = path.with_name(path.name + ".new")
@@ -381,7 +396,7 @@ _importing = threading.Lock()
 
 
 def _faiss() -> Any:
-    """FAISS, with one thread for a search: several searches run beside each other, and its threads would spin."""
+    """FAISS, imported by one thread at a time."""
     with _importing:
         import faiss
 

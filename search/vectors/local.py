@@ -6,6 +6,7 @@ import contextlib
 import logging
 import os
 import threading
+import time
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -27,7 +28,9 @@ EXACT_UP_TO = 20_000
 """Where no more than so many may be found they are all scored: quicker than any index, and nothing is lost."""
 MOST_BESIDES = 250_000
 """Vectors that the index does not hold are scored exactly beside it; with more of them everything is."""
-_CODES_A_HIT = 16
+_CODES_A_HIT, _CANDIDATES_A_HIT = 64, 6
+"""So much is looked at for each that is wanted, so that the thousandth is nearly as likely to be right as the first."""
+_TRY_AGAIN_SECONDS = 60.0
 _CHUNK_ROWS = 8_192
 _SCATTERED = 0.25
 """Below this share of rows it is quicker to gather the rows that pass than to score all and mask."""
@@ -56,6 +59,7 @@ class LocalStore:
         self._news = news
         self._index: FaissIndex | None = None
         self._index_seen: tuple[int, int] | None = None
+        self._index_tried = 0.0
         self._index_lock = threading.Lock()
 
     @contextlib.contextmanager
@@ -101,10 +105,11 @@ class LocalStore:
             seen = (stands.st_ino, stands.st_mtime_ns)
         except OSError:
             seen = None
-        if seen == self._index_seen:
+        if seen == self._index_seen and not self._index_again():
             return self._index
         with self._index_lock:
-            if seen != self._index_seen:
+            if seen != self._index_seen or self._index_again():
+                self._index_tried = time.monotonic()
                 try:
                     self._index = faiss_index.opened(self.file.folder) if seen else None
                     self.index_fault = ""
@@ -115,6 +120,10 @@ class LocalStore:
                     self._index, self.index_fault = None, str(error)
                 self._index_seen = seen
             return self._index
+
+    def _index_again(self) -> bool:
+        """Whether to try a broken one again: what broke it may have passed (too many open files, say)."""
+        return bool(self.index_fault) and time.monotonic() - self._index_tried > _TRY_AGAIN_SECONDS
 
     def _through_index(self, queries: Vectors, k: int, among: Bitmap | None) -> Hits | None:
         """What `search` gives, with the help of the index; None where that does not pay or there is none."""
@@ -132,7 +141,7 @@ class LocalStore:
             return None
         if among is not None:
             held &= among
-        wanted = max(index.about.candidates, k + k // 2 + _SPARE)
+        wanted = max(index.about.candidates, _CANDIDATES_A_HIT * k)
         effort = max(index.about.codes, _CODES_A_HIT * k)
         near = []
         for query in queries:
