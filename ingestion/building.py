@@ -14,7 +14,7 @@ from django.db import transaction
 
 from ingestion import progress, tally
 from ingestion.errors import IngestionError
-from search import changes, spaces
+from search import changes, indexing, spaces
 from search.encoders import availability, get_encoder
 from search.encoders.specification import parse
 from search.errors import EncoderUnavailable, NoSuchSpace
@@ -118,6 +118,8 @@ class Building:
     eta_seconds: float | None
     bytes: int
     """What its files take on the disk."""
+    index: indexing.State
+    """Its approximate index."""
 
     @property
     def percent(self) -> int:
@@ -160,7 +162,7 @@ def buildings() -> list[Building]:
                 configured=space.encoder == settings.IMAGESEARCH_ENCODER and not space.from_thumbnails,
                 done=done, waiting=waiting, failed=failed, read=read,
                 per_second=row.per_second if row else None, eta_seconds=row.eta_seconds if row else None,
-                bytes=_bytes_of(space),
+                bytes=_bytes_of(space), index=indexing.state(space),
             )
         )  # fmt: skip
     return rows

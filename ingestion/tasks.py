@@ -6,8 +6,12 @@ The long work is done by `manage.py process`; losing this queue costs nothing bu
 from __future__ import annotations
 
 import logging
+import subprocess
+import sys
 from datetime import timedelta
+from pathlib import Path
 
+from django.conf import settings
 from django.db.models import Q
 from django.utils import timezone
 
@@ -18,11 +22,14 @@ _SCHEDULES = {
     "finish removals": ("ingestion.tasks.finish_removals", 1),
     "expire uploads": ("ingestion.tasks.expire_uploads", 60),
     "sort review queues": ("ingestion.tasks.sort_review_queues", 2),
+    "keep indexes": ("ingestion.tasks.keep_indexes", 10),
     "back up": ("ingestion.tasks.back_up_due", 10),
     "prune": ("ingestion.tasks.prune", 24 * 60),
 }
 """{name: (function, minutes between two runs)}"""
 
+_MOST_INDEX_SECONDS = 3_000
+"""Below the time after which django-q2 gives a task up (Q_CLUSTER)."""
 _KEEP_CRAWLS = timedelta(days=90)
 _KEEP_PARTS = timedelta(days=3)
 """Crawls of single folders come by the thousand."""
@@ -92,6 +99,33 @@ def sort_review_queues() -> int:
     from search import review
 
     return review.refresh() if review.is_stale() else 0
+
+
+def keep_indexes() -> list[str]:
+    """Make the approximate index of the space that serves where it is due; returns the names of those made.
+
+    In a process of its own, at low priority, whose memory is given back with it; searches go on with what there was.
+    """
+    from ingestion import pausing
+    from search import indexing
+    from search.spaces import active_space
+
+    space = active_space()
+    if pausing.rest() or not indexing.due(space):
+        return []
+    command = [sys.executable, str(Path(settings.BASE_DIR) / "manage.py"), "spaces", "index", space.name, "--json"]
+    try:
+        done = subprocess.run(
+            command, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=_MOST_INDEX_SECONDS, check=False
+        )
+    except subprocess.TimeoutExpired:
+        log.error("Making the index of %s took too long and was stopped; searches go on without it.", space.name)
+        return []
+    if done.returncode:
+        log.error("The index of %s was not made: %s", space.name, done.stderr.strip()[-500:])
+        return []
+    log.info("The index of %s was made anew.", space.name)
+    return [space.name]
 
 
 def expire_uploads() -> None:

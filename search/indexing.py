@@ -23,6 +23,11 @@ from search.vectors import faiss_index, get_store
 LEAST_ROWS = 20_000
 """Below this an index answers nothing: every search is exact."""
 RECALL = 0.99
+KEPT_FROM = 200_000
+"""From so many vectors on the background tasks make an index by themselves: below, exact searches are quick."""
+MOST_BESIDES = 50_000
+MOST_SHARE = 0.1
+"""An index is made anew when more than both were written or taken away since it was made."""
 
 
 @dataclass(frozen=True)
@@ -46,6 +51,21 @@ def state(space: EmbeddingSpace) -> State:
     since = known_library().written_since(space.pk, index.about.last)
     about = index.about
     return State(about.rows, about.recall, len(since), about.made_at)
+
+
+def due(space: EmbeddingSpace) -> bool:
+    """Whether an index of this space should be made now: it is large enough and there is none, a broken one, or one
+    beside which too much was written or taken away. Reads this process's flags."""
+    embedded = get_library().embedded(space.pk)
+    if int(np.count_nonzero(embedded)) < KEPT_FROM:
+        return False
+    index = get_store(space).index()
+    if index is None:
+        return True
+    differs = index.covers(len(embedded)) != embedded
+    written = known_library().written_since(space.pk, index.about.last)
+    differs[written[written < len(differs)]] = True
+    return int(np.count_nonzero(differs)) > max(MOST_BESIDES, MOST_SHARE * index.about.rows)
 
 
 def make(

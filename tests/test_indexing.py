@@ -21,6 +21,7 @@ from search.spaces import look_space
 from search.vectors import faiss_index, get_store, local
 from tests.factories import make_image, make_source, make_user
 from tests.test_faiss_index import clustered
+from tests.test_kill import shell
 
 pytestmark = pytest.mark.django_db
 ROWS = 600
@@ -222,3 +223,62 @@ def test_a_folder_that_cannot_be_written_is_a_sentence(space: EmbeddingSpace, mo
     monkeypatch.setattr("search.indexing.os.open", refused)
     with pytest.raises(StoreFault, match="who owns the data"):
         indexing.make(space)
+
+
+def test_it_is_due_when_there_is_none_and_when_too_much_was_written_since(
+    space: EmbeddingSpace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert not indexing.due(space)  # exact searches are quick
+    monkeypatch.setattr(indexing, "KEPT_FROM", 500)
+    monkeypatch.setattr(indexing, "MOST_BESIDES", 20)
+    assert indexing.due(space)
+    indexing.make(space)
+    assert not indexing.due(space)
+    ids = np.array(Image.objects.order_by("pk").values_list("pk", flat=True))
+    embeddings.forget(space, ids[:40])
+    assert not indexing.due(space)
+    embeddings.record(space, ids[100:140], clustered(40, 3))
+    assert indexing.due(space)
+    indexing.make(space)
+    assert not indexing.due(space)
+    where = faiss_index.current(get_store(space).file.folder)
+    assert where is not None
+    (where / "about.json").unlink()
+    get_store(space)._index_seen = None
+    assert indexing.due(space)
+
+
+FILL = """
+import numpy as np
+from search import embeddings, indexing
+from search.models import Image, Source
+from search.spaces import look_space
+from tests.factories import make_image, make_source
+first = make_image(make_source(name="many"), "first.jpg")
+first.pk = None
+made = []
+for number in range(indexing.LEAST_ROWS):
+    made.append(Image(source=first.source, path=b"%d.jpg" % number, path_digest=b"%016d" % number, directory=b"",
+                      name=f"{number}.jpg", size=1, mtime_ns=1, shown_at=first.shown_at))
+Image.objects.bulk_create(made, batch_size=5_000)
+space = look_space()
+ids = np.array(Image.objects.order_by("pk").values_list("pk", flat=True))
+rows = np.abs(np.random.default_rng(1).standard_normal((len(ids), space.dim))).astype(np.float32)
+embeddings.record(space, ids, rows / np.linalg.norm(rows, axis=1, keepdims=True))
+print("filled")
+"""
+KEEP = """
+from ingestion import tasks
+from search import indexing
+from search.spaces import look_space
+print(tasks.keep_indexes(), end=" ")
+indexing.KEPT_FROM = indexing.LEAST_ROWS
+print(tasks.keep_indexes(), tasks.keep_indexes(), indexing.state(look_space()).rows)
+"""
+
+
+@pytest.mark.slow
+def test_the_background_task_makes_it_in_a_process_of_its_own(sandbox: Any) -> None:
+    home = sandbox(IMAGESEARCH_ENCODER="look")
+    shell(home, FILL)
+    assert shell(home, KEEP).strip().splitlines()[-1] == f"[] ['look'] [] {indexing.LEAST_ROWS + 1}"

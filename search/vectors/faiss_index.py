@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import logging
 import os
 import shutil
 import threading
@@ -398,6 +399,7 @@ _importing = threading.Lock()
 def _faiss() -> Any:
     """FAISS, imported by one thread at a time."""
     with _importing:
+        logging.getLogger("faiss.loader").setLevel(logging.WARNING)  # it tells of every build that it is not
         import faiss
 
         return faiss

@@ -181,3 +181,15 @@ def test_adding_says_when_it_is_there_already_and_when_nobody_fills_it(
     monkeypatch.setattr("ingestion.presence.live_workers", lambda: ["here:1"])
     said = staff.post("/spaces/add/", {"encoder": f"onnx:{network}"}, follow=True).content.decode()
     assert "tiny is there already, as tiny. Workers fill it" in said
+
+
+def test_the_index_of_a_space_is_told(staff: Client, monkeypatch: Any) -> None:
+    from search import indexing
+
+    space = other_space()
+    assert "<dt>Index</dt>" not in staff.get("/spaces/").content.decode()
+    ids = np.array([make_image().pk for _ in range(200)])
+    embeddings.record(space, ids, unit_vectors(200, 8))
+    monkeypatch.setattr(indexing, "LEAST_ROWS", 10)
+    indexing.make(space)
+    assert "200 vectors, recall@20 1.000</dd>" in staff.get("/spaces/").content.decode()
