@@ -106,12 +106,13 @@ def keep_indexes() -> list[str]:
 
     In a process of its own, at low priority, whose memory is given back with it; searches go on with what there was.
     """
-    from ingestion import pausing
+    from ingestion import pausing, tally
     from search import indexing
     from search.spaces import active_space
 
     space = active_space()
-    if pausing.rest() or not indexing.due(space):
+    done_there = tally.counts().get(space.stage, (0, 0, 0))[1]  # spares a small library all that follows
+    if done_there < indexing.KEPT_FROM or pausing.rest() or not indexing.due(space):
         return []
     command = [sys.executable, str(Path(settings.BASE_DIR) / "manage.py"), "spaces", "index", space.name, "--json"]
     try:

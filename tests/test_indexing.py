@@ -250,6 +250,7 @@ def test_it_is_due_when_there_is_none_and_when_too_much_was_written_since(
 
 FILL = """
 import numpy as np
+from ingestion import ledger
 from search import embeddings, indexing
 from search.models import Image, Source
 from search.spaces import look_space
@@ -265,6 +266,7 @@ space = look_space()
 ids = np.array(Image.objects.order_by("pk").values_list("pk", flat=True))
 rows = np.abs(np.random.default_rng(1).standard_normal((len(ids), space.dim))).astype(np.float32)
 embeddings.record(space, ids, rows / np.linalg.norm(rows, axis=1, keepdims=True))
+ledger.recount()
 print("filled")
 """
 KEEP = """
