@@ -17,11 +17,14 @@ from search import bitmaps, changes, curation, embeddings, highwater, indexing
 from search.bitmaps import get_library
 from search.errors import IndexNotMade, StoreFault
 from search.models import Change, EmbeddingSpace, Image
+from search.query import parse
+from search.retrieval import find, reset_rankings
 from search.spaces import look_space
 from search.vectors import faiss_index, get_store, local
 from tests.factories import make_image, make_source, make_user
 from tests.test_faiss_index import clustered
 from tests.test_kill import shell
+from tests.test_retrieval import embed, painted
 
 pytestmark = pytest.mark.django_db
 ROWS = 600
@@ -253,6 +256,8 @@ import numpy as np
 from ingestion import ledger
 from search import embeddings, indexing
 from search.models import Image, Source
+from search.query import parse
+from search.retrieval import find, reset_rankings
 from search.spaces import look_space
 from tests.factories import make_image, make_source
 first = make_image(make_source(name="many"), "first.jpg")
@@ -272,6 +277,8 @@ print("filled")
 KEEP = """
 from ingestion import tasks
 from search import indexing
+from search.query import parse
+from search.retrieval import find, reset_rankings
 from search.spaces import look_space
 print(tasks.keep_indexes(), end=" ")
 indexing.KEPT_FROM = indexing.LEAST_ROWS
@@ -284,3 +291,30 @@ def test_the_background_task_makes_it_in_a_process_of_its_own(sandbox: Any) -> N
     home = sandbox(IMAGESEARCH_ENCODER="look")
     shell(home, FILL)
     assert shell(home, KEEP).strip().splitlines()[-1] == f"[] ['look'] [] {indexing.LEAST_ROWS + 1}"
+
+
+def test_queries_find_the_same_with_it_and_without(monkeypatch: pytest.MonkeyPatch, settings: Any) -> None:
+    monkeypatch.setattr(local, "EXACT_UP_TO", 10)
+    monkeypatch.setattr(indexing, "LEAST_ROWS", 100)
+    settings.IMAGESEARCH_MAX_RESULTS = 40
+    source, look = make_source(owner=make_user("anna")), look_space()
+    colours = ["red", "green", "blue", "yellow", "orange", "purple", "white", "black", "brown", "pink"]
+    pictures = {
+        make_image(source, f"{colour}{number}.jpg", rating=number % 6): painted(colour, f"rgb({number * 10},90,60)")
+        for number in range(24)
+        for colour in colours
+    }
+    embed(pictures)
+    some = list(pictures)[7]
+
+    def answers() -> list[list[tuple[int, float | None]]]:
+        reset_rankings()
+        texts = ["red", "blue -green", "yellow rating:>=3", f"like:{some.pk}"]
+        return [[(hit.id, hit.score) for hit in find(parse(text), None, limit=40).hits] for text in texts]
+
+    before = answers()
+    assert all(before)
+    indexing.make(look, recall=1.0)
+    calls = asked(monkeypatch)
+    after = answers()
+    assert after == before and len(calls) >= 4
