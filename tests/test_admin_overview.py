@@ -391,6 +391,7 @@ def test_parts_that_register_their_health_are_on_the_front_page(client, staff):
     assert "Watching" in page and "Nobody watches the folders." in page
 
 
+@pytest.mark.slow
 def test_the_measurement_asks_for_every_list_with_constant_queries():
     """What `benchmarks.admin_at_size` does at a million rows, at a size for every day: each page answers, and four
     times the rows cost no query more (searches look through the ids stretch by stretch, and are left out)."""

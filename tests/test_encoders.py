@@ -403,6 +403,7 @@ def test_the_number_of_threads_holds_in_every_thread_that_encodes(dev_clip: str,
     assert all(wanted == got for wanted, got in seen)
 
 
+@pytest.mark.slow
 def test_waiting_threads_do_not_spin_and_a_persons_own_choice_stays(tmp_path: Path) -> None:
     code = (
         "import django, os; django.setup()\n"

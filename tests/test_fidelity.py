@@ -49,6 +49,7 @@ def answers(case: Case, sandbox: Callable[..., Sandbox], precision: str) -> fide
     return fidelity.product(place.env, case.folder, case.captions)
 
 
+@pytest.mark.slow
 def test_in_fp32_the_first_twenty_are_the_references(case: Case, sandbox: Callable[..., Sandbox]) -> None:
     found = answers(case, sandbox, "fp32")
     assert fidelity.largest_swap(case.expected, case.names, found) <= 2e-4

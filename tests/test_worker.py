@@ -645,6 +645,7 @@ def test_a_term_signal_ends_the_worker_with_status_0_and_no_lease(sandbox, tmp_p
     assert list((home.data / "workers").iterdir()) == []
 
 
+@pytest.mark.slow
 def test_a_picture_that_kills_the_worker_is_decoded_apart_and_given_up_in_the_end(sandbox, tmp_path: Path) -> None:
     """The process dies with the picture in hand, again and again, as a crash in native code would end it."""
     home = sandbox(IMAGESEARCH_THREADS="1")

@@ -137,6 +137,7 @@ class EncoderContract(ImageEncoderContract):
         assert self.near(encoder, rows, alone)
         assert all(encoder.unknown_words(word) == [] for word in words)
 
+    @pytest.mark.slow
     def test_threads_do_not_disturb_each_other_s_words(self, encoder: Encoder, words: list[str]) -> None:
         prepared = [encoder.prepare(picture) for picture in pictures()]
         images, texts = encoder.encode_images(prepared), encoder.encode_texts(words)
