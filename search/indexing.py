@@ -23,6 +23,8 @@ from search.vectors import faiss_index, get_store
 LEAST_ROWS = 20_000
 """Below this an index answers nothing: every search is exact."""
 RECALL = 0.99
+FITS = 0.98
+"""So many of a sample at least lie where the index says, but for rounding."""
 KEPT_FROM = 200_000
 """From so many vectors on the background tasks make an index by themselves: below, exact searches are quick."""
 MOST_BESIDES = 50_000
@@ -105,6 +107,30 @@ def make(
             raise IndexNotMade(
                 f"{space.name} cannot be indexed: {error}. `manage.py verify` says what is wrong with its vectors."
             ) from error
+
+
+def check(space: EmbeddingSpace, sample: int = 500) -> str:
+    """Compare the index with the vectors it was made of; one that does not fit, or is broken, is deleted: it is a
+    cache. Returns a sentence about that, "" when there is none or it is as it should be."""
+    store = get_store(space)
+    index = store.index()
+    if index is not None:
+        held = index.covers(store.file.capacity())
+        written = known_library().written_since(space.pk, index.about.last)
+        held[written[written < len(held)]] = False
+        ids = np.flatnonzero(held)
+        chosen = np.sort(np.random.default_rng().choice(ids, min(sample, len(ids)), replace=False))
+        rows = store.get(chosen)
+        there = rows.any(axis=1)
+        if index.fits(chosen[there], rows[there]) >= FITS:
+            return ""
+        why = "was not made of these vectors"
+    elif store.index_fault:
+        why = "was broken"
+    else:
+        return ""
+    drop(space)
+    return f"The index of {space.name} {why} and was deleted; searches are exact until it is made anew."
 
 
 def drop(space: EmbeddingSpace) -> bool:

@@ -11,7 +11,7 @@ import PIL.Image
 from django.db.models import Max
 from django.utils import timezone
 
-from search import decoding, thumbnails
+from search import decoding, indexing, thumbnails
 from search.arrays import Ids
 from search.errors import EncoderUnavailable, SpaceMismatch, StoreFault, Unreadable
 from search.models import Embedding, EmbeddingSpace, Image
@@ -82,6 +82,8 @@ def verify(
         try:
             chosen = _check_rows(space, verdict, sample, random, progress)
             _check_sample(space, verdict, chosen, progress)
+            if said := indexing.check(space):
+                verdict.notes.append(said)
         except StoreFault as fault:
             verdict.fault = str(fault)
             _add_what_was_cut_off(space, verdict)

@@ -21,6 +21,7 @@ from search.query import parse
 from search.retrieval import find, reset_rankings
 from search.spaces import look_space
 from search.vectors import faiss_index, get_store, local
+from search.verification import verify
 from tests.factories import make_image, make_source, make_user
 from tests.test_faiss_index import clustered
 from tests.test_kill import shell
@@ -318,3 +319,24 @@ def test_queries_find_the_same_with_it_and_without(monkeypatch: pytest.MonkeyPat
     calls = asked(monkeypatch)
     after = answers()
     assert after == before and len(calls) >= 4
+
+
+def test_verify_deletes_one_that_was_made_of_other_vectors_or_is_broken(space: EmbeddingSpace) -> None:
+    folder = get_store(space).file.folder
+    assert indexing.check(space) == ""
+    indexing.make(space)
+    embeddings.record(space, np.array(Image.objects.values_list("pk", flat=True)[:300]), clustered(300, 33))
+    assert verify(sample=0)[-1].notes == [] and faiss_index.current(folder) is not None
+    about = json.loads(((faiss_index.current(folder) or folder) / "about.json").read_text())
+    where = faiss_index.current(folder)
+    assert where is not None
+    # As after a hand had put another installation's files there: nothing says that these rows were written since.
+    (where / "about.json").write_text(json.dumps({**about, "last": 10**9}))
+    get_store(space)._index_seen = None
+    verdict = verify(sample=0)[-1]
+    assert verdict.ok and "was not made of these vectors and was deleted" in verdict.notes[0]
+    assert faiss_index.current(folder) is None
+    indexing.make(space)
+    ((faiss_index.current(folder) or folder) / "lists.faiss").write_bytes(b"")
+    get_store(space)._index_seen = None
+    assert "was broken and was deleted" in verify(sample=0)[-1].notes[0] and verify(sample=0)[-1].notes == []

@@ -111,6 +111,16 @@ class FaissIndex:
         flags[: len(held)] = held
         return flags
 
+    def fits(self, ids: Ids, rows: Vectors) -> float:
+        """Share of these vectors (n, dim) that lie in the list of the nearest centroid: 1 unless it was made of others.
+
+        Every id must be held; 1.0 for none.
+        """
+        if not len(ids):
+            return 1.0
+        nearest = (rows @ self._rotation @ self._centroids.T - self._half_norms).argmax(axis=1)
+        return float((nearest == self.list_of[ids]).mean())
+
     def candidates(self, query: Vectors, wanted: int, among: Bitmap | None = None, *, effort: int = 0) -> Ids | None:
         """At most `wanted` ids, likely the nearest to one query (dim,), of those it holds and `among` lets pass.
 
