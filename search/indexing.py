@@ -15,7 +15,7 @@ from django.db.models import Max
 from search.arrays import Vectors
 from search.background import reference
 from search.bitmaps import get_library, known_library
-from search.errors import EncoderUnavailable, IndexNotMade, StoreFault
+from search.errors import EncoderUnavailable, IndexNotMade, SpaceMismatch, StoreFault
 from search.models import Embedding, EmbeddingSpace
 from search.spaces import encoder_of
 from search.vectors import faiss_index, get_store
@@ -115,13 +115,12 @@ def check(space: EmbeddingSpace, sample: int = 500) -> str:
     store = get_store(space)
     index = store.index()
     if index is not None:
-        held = index.covers(store.file.capacity())
-        written = known_library().written_since(space.pk, index.about.last)
-        held[written[written < len(held)]] = False
-        ids = np.flatnonzero(held)
+        ids = np.flatnonzero(index.covers(store.file.capacity()))
         chosen = np.sort(np.random.default_rng().choice(ids, min(sample, len(ids)), replace=False))
         rows = store.get(chosen)
-        there = rows.any(axis=1)
+        # Asked after the rows were read: what is written meanwhile is not among them.
+        since = Embedding.objects.filter(space=space, image_id__in=chosen.tolist(), pk__lte=index.about.last)
+        there = np.isin(chosen, np.fromiter(since.values_list("image_id", flat=True), dtype=np.int64))
         if index.fits(chosen[there], rows[there]) >= FITS:
             return ""
         why = "was not made of these vectors"
@@ -129,7 +128,10 @@ def check(space: EmbeddingSpace, sample: int = 500) -> str:
         why = "was broken"
     else:
         return ""
-    drop(space)
+    try:
+        drop(space)
+    except (IndexNotMade, StoreFault) as error:
+        return f"The index of {space.name} {why}, and could not be deleted: {error}"
     return f"The index of {space.name} {why} and was deleted; searches are exact until it is made anew."
 
 
@@ -148,7 +150,7 @@ def _phrases(space: EmbeddingSpace) -> Vectors | None:
         return None
     try:
         phrases = reference(encoder_of(space), space)
-    except EncoderUnavailable:
+    except (EncoderUnavailable, SpaceMismatch):
         return None
     return phrases if len(phrases) else None
 

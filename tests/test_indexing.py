@@ -340,3 +340,22 @@ def test_verify_deletes_one_that_was_made_of_other_vectors_or_is_broken(space: E
     ((faiss_index.current(folder) or folder) / "lists.faiss").write_bytes(b"")
     get_store(space)._index_seen = None
     assert "was broken and was deleted" in verify(sample=0)[-1].notes[0] and verify(sample=0)[-1].notes == []
+
+
+def test_verify_leaves_one_that_is_being_made_anew_and_rows_written_by_another_process(
+    space: EmbeddingSpace,
+) -> None:
+    folder = get_store(space).file.folder
+    indexing.make(space)
+    indexing.state(space)  # what this process knows of the rows is from now
+    embeddings.record(space, np.array(Image.objects.values_list("pk", flat=True)[:300]), clustered(300, 35))
+    assert indexing.check(space) == "" and faiss_index.current(folder) is not None
+    said = []
+
+    def meanwhile(share: float) -> None:
+        ((faiss_index.current(folder) or folder) / "about.json").write_text("{}")
+        get_store(space)._index_seen = None
+        said.append(indexing.check(space))
+
+    indexing.make(space, go_on=meanwhile)
+    assert "was broken, and could not be deleted" in said[0] and indexing.check(space) == ""

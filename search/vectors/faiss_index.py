@@ -96,11 +96,10 @@ class FaissIndex:
             self._ivf: Any = faiss.read_index(str(folder / "lists.faiss"), faiss.IO_FLAG_MMAP | faiss.IO_FLAG_READ_ONLY)
             if (self._ivf.ntotal, self._ivf.d, self._ivf.nlist) != (self.about.rows, self.about.dim, self.about.lists):
                 raise StoreFault(f"The index in {folder} is not what it says of itself; it is made anew.")
-            self._centroids = self._ivf.quantizer.reconstruct_n(0, self.about.lists)
+            self._centroids = _Centroids(self._ivf)
         except _BROKEN as error:
             raise StoreFault(f"The index in {folder} cannot be read ({error}); it is made anew.") from error
         self.folder = folder
-        self._half_norms = (self._centroids.astype(np.float64) ** 2).sum(axis=1).astype(np.float32) / 2
         self._held: Bitmap = self.list_of >= 0
         self._sizes = np.bincount(self.list_of[self._held], minlength=self.about.lists)
 
@@ -118,8 +117,7 @@ class FaissIndex:
         """
         if not len(ids):
             return 1.0
-        nearest = (rows @ self._rotation @ self._centroids.T - self._half_norms).argmax(axis=1)
-        return float((nearest == self.list_of[ids]).mean())
+        return float((self._centroids.nearest(rows @ self._rotation) == self.list_of[ids]).mean())
 
     def candidates(self, query: Vectors, wanted: int, among: Bitmap | None = None, *, effort: int = 0) -> Ids | None:
         """At most `wanted` ids, likely the nearest to one query (dim,), of those it holds and `among` lets pass.
@@ -130,7 +128,7 @@ class FaissIndex:
         """
         faiss = _faiss()
         turned = np.ascontiguousarray((query @ self._rotation)[None], dtype=np.float32)
-        near = turned[0] @ self._centroids.T - self._half_norms
+        near = self._centroids.nearness(turned)[0]
         order = np.argsort(-near)
         probes = self._probes(order, among, effort or self.about.codes)
         if not probes:
@@ -207,7 +205,7 @@ def build(
     list_of = np.full(int(ids[-1]) + 1, -1, dtype=np.int32)
     held_out = _questions(get, ids, chance, queries)
     truth = _Truth(held_out)
-    nearest = _assigner(ivf)
+    centroids = _Centroids(ivf)
     for start in range(0, len(ids), _BLOCK_ROWS):
         some = ids[start : start + _BLOCK_ROWS]
         rows = np.ascontiguousarray(get(some), dtype=np.float32)
@@ -217,7 +215,7 @@ def build(
             continue
         truth.look_at(rows)
         turned = np.ascontiguousarray(rows @ rotation)
-        assigned = nearest(turned)  # a name of its own: FAISS gets the bare address
+        assigned = centroids.nearest(turned)  # a name of its own: FAISS gets the bare address
         ivf.add_core(len(some), faiss.swig_ptr(turned), faiss.swig_ptr(some), faiss.swig_ptr(assigned))
         list_of[some] = assigned
         go_on(0.4 + 0.5 * (start + len(some)) / len(ids))
@@ -310,19 +308,22 @@ def _trained(get: Callable[[Ids], Vectors], ids: Ids, rotation: Vectors, lists: 
     return ivf
 
 
-def _assigner(ivf: Any) -> Callable[[Vectors], Ids]:
-    """Rows (n, dim) -> the number of the nearest centroid of each, exactly."""
-    centroids = ivf.quantizer.reconstruct_n(0, ivf.nlist)
-    half = (centroids.astype(np.float64) ** 2).sum(axis=1).astype(np.float32) / 2
+class _Centroids:
+    """The centroids of an index; rows (n, dim) float32 are rotated ones."""
 
-    def nearest(rows: Vectors) -> Ids:
-        parts = [
-            (rows[n : n + 2_048] @ centroids.T - half).argmax(axis=1).astype(np.int64)
-            for n in range(0, len(rows), 2_048)
-        ]
-        return np.concatenate(parts)
+    def __init__(self, ivf: Any) -> None:
+        self._rows: Vectors = ivf.quantizer.reconstruct_n(0, ivf.nlist)
+        self._half = (self._rows.astype(np.float64) ** 2).sum(axis=1).astype(np.float32) / 2
 
-    return nearest
+    def nearness(self, rows: Vectors) -> Vectors:
+        """(n, lists): greater is nearer. The squared distance is |row|^2 less twice this."""
+        near: Vectors = rows @ self._rows.T - self._half
+        return near
+
+    def nearest(self, rows: Vectors) -> Ids:
+        """The number of the nearest centroid of each row, exactly; (n,) int64."""
+        parts = [self.nearness(rows[n : n + 2_048]).argmax(axis=1) for n in range(0, len(rows), 2_048)]
+        return np.concatenate(parts).astype(np.int64, copy=False)
 
 
 def _questions(get: Callable[[Ids], Vectors], ids: Ids, chance: Any, queries: Vectors | None) -> list[Vectors]:
