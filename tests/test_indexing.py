@@ -170,7 +170,7 @@ def test_a_broken_one_is_said_where_spaces_are_listed(space: EmbeddingSpace) -> 
     get_store(space)._index_seen = None
     out = StringIO()
     call_command("spaces", stdout=out)
-    assert "cannot be read" in out.getvalue()
+    assert "is damaged or not all there. `manage.py spaces index NAME`" in out.getvalue()
 
 
 def test_a_space_that_is_removed_or_restored_meanwhile_gets_no_index(space: EmbeddingSpace) -> None:

@@ -48,6 +48,9 @@ _SAME = 1e-6
 _DISAGREES = 2.0
 """A filter disagrees with a query when so many times more passes of all lists than of those nearest to the query."""
 
+log = logging.getLogger(__name__)
+
+_AGAIN = "`manage.py spaces index NAME` makes it anew."
 _Lists = npt.NDArray[np.int32]
 _BROKEN = (OSError, EOFError, ValueError, TypeError, KeyError, AttributeError, RuntimeError, MemoryError)
 """What reading files that are not what they should be may raise."""
@@ -89,16 +92,17 @@ class FaissIndex:
         try:
             said = json.loads((folder / "about.json").read_text())
             if said.get("version") != VERSION:
-                raise StoreFault(f"The index in {folder} is of another version; it is made anew.")
+                raise StoreFault(f"The index in {folder} is of another version. {_AGAIN}")
             self.about = About(**said)
             self.list_of: _Lists = np.load(folder / "lists.npy", mmap_mode="r")
             self._rotation = np.load(folder / "rotation.npy")
             self._ivf: Any = faiss.read_index(str(folder / "lists.faiss"), faiss.IO_FLAG_MMAP | faiss.IO_FLAG_READ_ONLY)
             if (self._ivf.ntotal, self._ivf.d, self._ivf.nlist) != (self.about.rows, self.about.dim, self.about.lists):
-                raise StoreFault(f"The index in {folder} is not what it says of itself; it is made anew.")
+                raise StoreFault(f"The index in {folder} is not what it says of itself. {_AGAIN}")
             self._centroids = _Centroids(self._ivf)
         except _BROKEN as error:
-            raise StoreFault(f"The index in {folder} cannot be read ({error}); it is made anew.") from error
+            log.debug("What was wrong with %s: %s", folder, error)  # FAISS speaks of its own source files
+            raise StoreFault(f"The index in {folder} is damaged or not all there. {_AGAIN}") from error
         self.folder = folder
         self._held: Bitmap = self.list_of >= 0
         self._sizes = np.bincount(self.list_of[self._held], minlength=self.about.lists)
