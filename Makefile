@@ -16,7 +16,7 @@ PYTHON ?= $(shell for p in python3 python3.13 python3.12 python3.11; do \
   "$$p" -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13))' >/dev/null 2>&1 && echo "$$p" && exit; \
   done; echo python3)
 
-.PHONY: help setup setup-dev run test test-slow test-all bench lint format types clean
+.PHONY: help setup setup-dev run test test-slow test-all bench bench-setup lint format types clean
 
 help:
 	@echo 'make run PHOTOS=~/Pictures   set up what is missing, start, and read the photos of that folder'
@@ -24,9 +24,10 @@ help:
 	@echo 'make setup                   only set up: .venv, packages, database, static files (TORCH=cpu: without CUDA)'
 	@echo 'make test-slow               the kill, fault, size and longer browser tests'
 	@echo 'make test-all                both, with everything on both databases'
-	@echo 'make bench                   measure speed, on generated photos or on PHOTOS=...'
+	@echo 'make bench                   measure speed, on generated photos or on PHOTOS=..., or at SIZE=1000000'
+	@echo 'make bench-setup             other programs, into .venv-bench, so that make bench compares with them'
 	@echo 'make lint | format | types   ruff and djade, their fixes, mypy'
-	@echo 'make clean                   remove .venv and caches; data/ stays'
+	@echo 'make clean                   remove the virtual environments and caches; data/ stays'
 
 setup:
 	@"$(PYTHON)" scripts/setup.py --torch "$$TORCH"
@@ -47,7 +48,10 @@ test-all: setup-dev
 	@$(PY) scripts/test.py --all && exec $(PY) scripts/test.py --all --slow
 
 bench: setup-dev
-	@exec $(PY) -m benchmarks $${PHOTOS:+--photos "$$PHOTOS"}
+	@exec $(PY) -m benchmarks $${PHOTOS:+--photos "$$PHOTOS"} $${SIZE:+--size "$$SIZE"} $${DATA:+--data "$$DATA"} $${DATABASE:+--database "$$DATABASE"}
+
+bench-setup: setup-dev
+	@exec $(PY) -m benchmarks.bench_venv
 
 lint: setup-dev
 	@$(PY) -m ruff check . && $(PY) -m ruff format --check . && find templates -name '*.html' -exec $(VENV)/bin/djade --check --target-version 5.2 {} +
@@ -59,6 +63,6 @@ types: setup-dev
 	@$(PY) -m mypy imagesearch search faces ingestion benchmarks scripts manage.py
 
 clean:
-	@rm -rf $(VENV) .mypy_cache .ruff_cache .hypothesis test-results
+	@rm -rf $(VENV) .venv-bench .mypy_cache .ruff_cache .hypothesis test-results
 	@find . -name __pycache__ -type d -not -path './data/*' -prune -exec rm -rf {} +
-	@echo 'Removed .venv and caches. Your pictures were never here; data/ (database, embeddings) stays.'
+	@echo 'Removed the virtual environments and caches. Your pictures were never here; data/ (database, embeddings) stays.'

@@ -5,6 +5,10 @@ modality gap of Liang et al., "Mind the Gap", NeurIPS 2022), in clusters of very
 directions than they have numbers. `Vectors` makes such rows: a common mean, clusters whose sizes follow Zipf's law
 around centres with a falling spectrum, and within each cluster a spread of low rank with a little noise in all
 directions. Any row can be made by itself: the same seed gives the same row, however many are asked for.
+
+Given the embeddings of texts, the clusters lie where these point to, apart from their common mean, and the mean of the
+rows is at right angles to it: a text that resembles some of them finds pictures, as CLIP's do, though the encoder of
+texts was never trained.
 """
 
 from __future__ import annotations
@@ -25,7 +29,8 @@ RANK = 96
 class Vectors:
     """Seeded unit rows of `dim` numbers; row n is the same whatever else is made."""
 
-    def __init__(self, dim: int = 512, seed: int = 20_261) -> None:
+    def __init__(self, dim: int = 512, seed: int = 20_261, texts: Rows | None = None) -> None:
+        """`texts` (n, dim), more than `RANK` of them: what the clusters lie around."""
         chance = np.random.default_rng(seed)
         self.dim, self.seed = dim, seed
         basis, _ = np.linalg.qr(chance.standard_normal((dim, RANK + 2)))
@@ -36,10 +41,28 @@ class Vectors:
         weights = (1 + np.arange(CLUSTERS)) ** -0.8
         self._bounds = np.cumsum(weights / weights.sum())
         self._widths = chance.uniform(0.35, 0.75, CLUSTERS).astype(np.float32)
+        if texts is not None:
+            self._around(texts, chance)
 
-    def blocks(self, count: int) -> Iterator[tuple[int, Rows]]:
-        """(number of the first row, rows) of `count` rows, `BLOCK` at a time."""
-        for start in range(0, count, BLOCK):
+    def _around(self, texts: Rows, chance: np.random.Generator) -> None:
+        apart = texts.mean(axis=0)
+        self._text = apart / np.linalg.norm(apart)
+        lean = texts - apart
+        lean -= np.outer(lean @ self._text, self._text)
+        _, widths, directions = np.linalg.svd(lean, full_matrices=False)
+        away = (
+            self._mean - directions[:RANK].T @ (directions[:RANK] @ self._mean) - self._text * (self._text @ self._mean)
+        )
+        self._mean = away / np.linalg.norm(away)
+        fall = widths[:RANK] / np.linalg.norm(widths[:RANK])
+        self._basis = (directions[:RANK] * fall[:, None]).astype(np.float32)
+        lean = lean[chance.integers(0, len(lean), CLUSTERS)] if len(lean) < CLUSTERS else lean[:CLUSTERS]
+        lean = lean / np.linalg.norm(lean, axis=1, keepdims=True)
+        self._centres = (lean @ directions[:RANK].T / fall).astype(np.float32)
+
+    def blocks(self, count: int, *, first: int = 0) -> Iterator[tuple[int, Rows]]:
+        """(number of the first row, rows) up to row `count`, `BLOCK` at a time, from the block of `first` on."""
+        for start in range(first // BLOCK * BLOCK, count, BLOCK):
             yield start, self._block(start // BLOCK)[: count - start]
 
     def queries(self, count: int, *, text: bool = False) -> Rows:

@@ -49,6 +49,7 @@ class Environment:
     review_small: int
     review_blur: float
     review_plain: float
+    look_alikes: int
     max_megapixels: float
     file_seconds: float
     excludes: list[str]
@@ -121,6 +122,7 @@ NAMES = frozenset(
         "IMAGESEARCH_REVIEW_RATIO",
         "IMAGESEARCH_REVIEW_SMALL",
         "IMAGESEARCH_REVIEW_BLUR",
+        "IMAGESEARCH_LOOK_ALIKES",
         "IMAGESEARCH_REVIEW_PLAIN",
         "IMAGESEARCH_MAX_MEGAPIXELS",
         "IMAGESEARCH_FILE_SECONDS",
@@ -181,6 +183,7 @@ def load(base: Path) -> Environment:
         review_small=int(_number("IMAGESEARCH_REVIEW_SMALL", 128, low=0, high=100_000, whole=True)),
         review_blur=_number("IMAGESEARCH_REVIEW_BLUR", 25, low=0, high=100_000),
         review_plain=_number("IMAGESEARCH_REVIEW_PLAIN", 0.97, low=0.01, high=1),
+        look_alikes=int(_number("IMAGESEARCH_LOOK_ALIKES", 5, low=0, high=10, whole=True)),
         max_megapixels=_number("IMAGESEARCH_MAX_MEGAPIXELS", 300, low=1, high=100_000),
         file_seconds=_number("IMAGESEARCH_FILE_SECONDS", 60, low=1, high=86_400),
         excludes=_list("IMAGESEARCH_EXCLUDES", DEFAULT_EXCLUDES),

@@ -74,6 +74,12 @@ TEMPLATES = [
             ],
         },
     },
+    {
+        "BACKEND": "django.template.backends.jinja2.Jinja2",
+        "NAME": "jinja2",
+        "DIRS": [BASE_DIR / "templates"],
+        "OPTIONS": {"environment": "search.jinja.environment"},
+    },
 ]
 
 DATABASES = {"default": ENV.database}
@@ -141,7 +147,7 @@ SESSION_COOKIE_HTTPONLY = True
 SESSION_COOKIE_SECURE = CSRF_COOKIE_SECURE = SECURE_SSL_REDIRECT = ENV.https
 SECURE_HSTS_SECONDS = 31_536_000 if ENV.https else 0
 SECURE_HSTS_INCLUDE_SUBDOMAINS = SECURE_HSTS_PRELOAD = ENV.https
-SECURE_REDIRECT_EXEMPT = [r"^health$"]
+SECURE_REDIRECT_EXEMPT = [r"^health(/ready)?$"]
 SECURE_PROXY_SSL_HEADER = ("HTTP_X_FORWARDED_PROTO", "https") if ENV.https else None
 SILENCED_SYSTEM_CHECKS: list[str] = []
 
@@ -171,6 +177,7 @@ IMAGESEARCH_REVIEW_RATIO: float = ENV.review_ratio
 IMAGESEARCH_REVIEW_SMALL: int = ENV.review_small
 IMAGESEARCH_REVIEW_BLUR: float = ENV.review_blur
 IMAGESEARCH_REVIEW_PLAIN: float = ENV.review_plain
+IMAGESEARCH_LOOK_ALIKES: int = ENV.look_alikes
 IMAGESEARCH_MAX_MEGAPIXELS: float = ENV.max_megapixels
 IMAGESEARCH_FILE_SECONDS: float = ENV.file_seconds
 IMAGESEARCH_EXCLUDES: list[str] = ENV.excludes

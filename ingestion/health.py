@@ -25,7 +25,7 @@ from django.views.decorators.http import require_safe
 
 from ingestion import pausing, presence, tally
 from ingestion.models import StageTick
-from search import panels
+from search import panels, warmup
 from search.errors import StoreFault
 from search.models import EmbeddingSpace, Image
 from search.panels import Health
@@ -62,6 +62,17 @@ def health(request: HttpRequest) -> JsonResponse:
             for name, part in found.items()
         }
     return JsonResponse(body, status=503 if word == "down" else 200)
+
+
+@login_not_required
+@never_cache
+@require_safe
+def ready(request: HttpRequest) -> JsonResponse:
+    """200 once this server process has loaded model, vectors and index, or has found that it cannot; 503 before."""
+    if warmup.is_ready():
+        return JsonResponse({"ready": True})
+    sentence = "The server is loading what searches need. Pages answer; the first search would wait."
+    return JsonResponse({"ready": False, "sentence": sentence}, status=503)
 
 
 def parts() -> dict[str, Health]:

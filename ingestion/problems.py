@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from django.db.models import Count
+from django.db.models import Count, Exists, OuterRef, QuerySet
 
 from ingestion import ledger
 from ingestion.models import Work
@@ -29,7 +29,7 @@ class Problem:
 
 def problems(user: Any = None, *, newest_first: bool = True) -> Iterator[Problem]:
     """Everything that failed among the images this user may see, with flat memory."""
-    rows = _failed(user).select_related("image__source").order_by("-failed_at" if newest_first else "image_id", "-pk")
+    rows = failed(user).select_related("image__source").order_by("-failed_at" if newest_first else "image_id", "-pk")
     for row in rows.only(
         "stage", "reason", "failed_at", "image__path", "image__source__root", "image_id"
     ).iterator(chunk_size=1_000):  # fmt: skip
@@ -38,12 +38,12 @@ def problems(user: Any = None, *, newest_first: bool = True) -> Iterator[Problem
 
 def count(user: Any = None) -> dict[str, int]:
     """{stage: number of failures} among the images this user may see."""
-    return dict(_failed(user).order_by().values_list("stage").annotate(number=Count("pk")))
+    return dict(failed(user).order_by().values_list("stage").annotate(number=Count("pk")))
 
 
 def waiting(user: Any = None) -> Tally:
     """How many failures this user finds on the problems page, counted no further than a counter says."""
-    return tally(_failed(user))
+    return tally(failed(user))
 
 
 def register_queue_of_problems() -> None:
@@ -68,9 +68,14 @@ def retry(ids: Sequence[int] | None = None, *, user: Any = None, stage: str | No
     return ledger.retry(ids, stage=stage, images=images)
 
 
-def _failed(user: Any) -> Any:
+def failed(user: Any, *, to_edit: bool = False) -> QuerySet[Work]:
+    """The failures among the images that this user may see, or with `to_edit` change."""
     rows = Work.objects.filter(state=Work.State.FAILED)
-    return rows if user is None else rows.filter(image__in=Image.objects.visible_to(user))
+    if user is None or (user.is_active and user.is_staff):
+        return rows
+    images = Image.objects.editable_by(user) if to_edit else Image.objects.visible_to(user)
+    # Each failure's own image is looked up: all that a person may see would first be put together.
+    return rows.filter(Exists(images.filter(pk=OuterRef("image"))))
 
 
 def count_in(source: Any) -> int:

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
-from django.db.models import Exists, OuterRef
+from django.db.models import Exists, OuterRef, Q
 
 from ingestion import ledger, stages
 from ingestion.models import Work
@@ -20,6 +20,7 @@ from search.vectors import get_store
 from search.verification import SpaceVerdict, verify
 
 _CHUNK = 5_000
+_RANGE = 20_000
 
 
 @dataclass
@@ -79,23 +80,25 @@ def _queue_wrong(space: EmbeddingSpace, wrong: Ids) -> None:
         forget(space, wrong[start : start + _CHUNK], ahead=lambda ids: ledger.queue(ids, [space.stage]))
 
 
-def _chunks(ids: Iterator[int]) -> Iterator[list[int]]:
-    chunk: list[int] = []
-    for one in ids:
-        chunk.append(one)
-        if len(chunk) >= _CHUNK:
-            yield chunk
-            chunk = []
-    if chunk:
-        yield chunk
+def _parts(state: str, lacking: Q) -> Iterator[list[int]]:
+    """Ids of the images in this state, ascending, range by range, of which `lacking` holds."""
+    others = [one for one in Image.State.values if one != state]  # see `ledger._NOT_ELIGIBLE`
+    images = Image.objects.filter(lacking).exclude(state__in=others)
+    last = Image.objects.order_by("-pk").values_list("pk", flat=True).first() or 0
+    for start in range(0, last, _RANGE):
+        yield list(images.filter(pk__gt=start, pk__lte=start + _RANGE).order_by("pk").values_list("pk", flat=True))
+
+
+def _queue(ids: list[int], names: list[str]) -> int:
+    for start in range(0, len(ids), _CHUNK):
+        ledger.queue(ids[start : start + _CHUNK], names)
+    return len(ids)
 
 
 def _queue_unread(done: Repairs) -> None:
     has_work = Work.objects.filter(image=OuterRef("pk"), stage="read")
-    unread = Image.objects.filter(state=Image.State.WAITING).exclude(Exists(has_work)).order_by("pk")
-    for chunk in _chunks(iter(list(unread.values_list("pk", flat=True)))):
-        ledger.queue(chunk, stages.wanted())
-        done.never_read += len(chunk)
+    for ids in _parts(Image.State.WAITING, Q(~Exists(has_work))):
+        done.never_read += _queue(ids, stages.wanted())
 
 
 def _queue_unembedded(done: Repairs) -> None:
@@ -105,25 +108,11 @@ def _queue_unembedded(done: Repairs) -> None:
             continue
         has_vector = Embedding.objects.filter(image=OuterRef("pk"), space=space)
         has_work = Work.objects.filter(image=OuterRef("pk"), stage=space.stage)
-        missing = (
-            Image.objects.filter(state=Image.State.READY)
-            .exclude(Exists(has_vector))
-            .exclude(Exists(has_work))
-            .order_by("pk")
-        )
-        for chunk in _chunks(iter(list(missing.values_list("pk", flat=True)))):
-            ledger.queue(chunk, [space.stage])
-            done.never_embedded += len(chunk)
+        for ids in _parts(Image.State.READY, Q(~Exists(has_vector), ~Exists(has_work))):
+            done.never_embedded += _queue(ids, [space.stage])
 
 
 def _queue_thumbnails(done: Repairs) -> None:
     has_work = Work.objects.filter(image=OuterRef("pk"), stage="read")
-    ready = Image.objects.filter(state=Image.State.READY).exclude(Exists(has_work)).order_by("pk")
-    gone = (
-        pk
-        for pk in ready.values_list("pk", flat=True).iterator(chunk_size=_CHUNK)
-        if not thumbnails.path_of(pk).exists()
-    )
-    for chunk in _chunks(iter(list(gone))):
-        ledger.queue(chunk, ["read"])
-        done.no_thumbnail += len(chunk)
+    for ids in _parts(Image.State.READY, Q(~Exists(has_work))):
+        done.no_thumbnail += _queue(thumbnails.missing(ids), ["read"])

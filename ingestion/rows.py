@@ -106,6 +106,7 @@ def move(source: Source, pairs: Sequence[tuple[Absent, Arrived]]) -> None:
                 for i, (file, place) in zip(ids, placed, strict=True)
             ],
         )  # fmt: skip
+        changes.record(Change.Kind.FACTS, ids)
         ledger.let_go(ids)
         stale = [arrived.file.seen_id for _, arrived in ordered if arrived.file.seen_id]
         if stale:

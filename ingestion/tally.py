@@ -9,7 +9,8 @@ Only `ingestion.ledger` moves them.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 
 from django.db import connection, transaction
@@ -23,6 +24,8 @@ from search.models import Counter, Embedding, EmbeddingSpace, Image
 READ = "read"
 EMBED = "embed:"
 TICK_SECONDS = 10
+_RECOUNTS = "recounts"
+"""The name under which is counted how often counters were put right."""
 
 _results: dict[str, Callable[[str], Q | Exists]] = {}
 
@@ -33,15 +36,66 @@ def describe_results(prefix: str, results: Callable[[str], Q | Exists]) -> None:
 
 
 def recount() -> int:
-    """Set every counter to what is there; returns how many stages were counted wrong (0 when all is well)."""
-    with transaction.atomic():
+    """Set every counter to what is there; returns how many stages were counted wrong (0 when all is well).
+
+    Outside of a transaction nobody waits while millions of rows are counted: counters and rows are read as they stood
+    at one moment, and put right by the difference, which is the same ever after since both move together.
+    """
+    if connection.in_atomic_block:
         hold()
-        said, found = counts(), count_anew()
-        for stage, numbers in found.items():
-            StageCount.objects.update_or_create(
-                stage=stage, defaults=dict(zip(("waiting", "done", "failed"), numbers, strict=True))
-            )
-    return sum(said.get(stage, (0, 0, 0)) != numbers for stage, numbers in found.items())
+        return _put_right(_differences())
+    while True:
+        with _moment():
+            before = _recounts()
+            differences = _differences()
+        with transaction.atomic():
+            hold()
+            if before == _recounts():  # else somebody put them right meanwhile
+                return _put_right(differences)
+
+
+def _recounts() -> int:
+    return Counter.objects.filter(name=_RECOUNTS).values_list("value", flat=True).first() or 0
+
+
+def _differences() -> dict[str, tuple[int, int, int]]:
+    """{stage: (waiting, done, failed)}: what is there less what the counters say, where they differ or are not kept."""
+    said = counts()
+    found = {}
+    for stage, numbers in count_anew().items():
+        old = said.get(stage, (0, 0, 0))
+        if stage not in said or old != numbers:
+            found[stage] = (numbers[0] - old[0], numbers[1] - old[1], numbers[2] - old[2])
+    return found
+
+
+def _gone(stage: str) -> bool:
+    """Whether the space that the stage fills was removed."""
+    name = stage.removeprefix(EMBED)
+    return name != stage and not EmbeddingSpace.objects.filter(name=name, removing=False).exists()
+
+
+def _put_right(differences: dict[str, tuple[int, int, int]]) -> int:
+    for stage, (waiting, done, failed) in sorted(differences.items()):
+        if _gone(stage) and not StageCount.objects.filter(stage=stage).exists():
+            continue  # its space was removed since it was counted
+        move(stage, waiting=waiting, done=done, failed=failed)
+    wrong = sum(any(numbers) for numbers in differences.values())
+    if wrong and not Counter.objects.filter(name=_RECOUNTS).update(value=F("value") + 1):
+        Counter.objects.bulk_create([Counter(name=_RECOUNTS, value=1)], ignore_conflicts=True)
+    return wrong
+
+
+@contextmanager
+def _moment() -> Iterator[None]:
+    """What the block reads is the database as it stands at one moment; it keeps nobody from writing."""
+    mode = "ISOLATION LEVEL REPEATABLE READ, READ ONLY" if connection.vendor == "postgresql" else "DEFERRED"
+    with connection.cursor() as cursor:
+        cursor.execute(f"BEGIN {mode}")
+        try:
+            yield
+        finally:
+            cursor.execute("ROLLBACK")
 
 
 def count_anew() -> dict[str, tuple[int, int, int]]:

@@ -8,12 +8,16 @@ from __future__ import annotations
 import logging
 import subprocess
 import sys
-from datetime import timedelta
+from datetime import datetime, timedelta
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from django.conf import settings
 from django.db.models import Q
 from django.utils import timezone
+
+if TYPE_CHECKING:
+    from search.models import EmbeddingSpace
 
 log = logging.getLogger(__name__)
 
@@ -23,6 +27,7 @@ _SCHEDULES = {
     "expire uploads": ("ingestion.tasks.expire_uploads", 60),
     "sort review queues": ("ingestion.tasks.sort_review_queues", 2),
     "keep indexes": ("ingestion.tasks.keep_indexes", 10),
+    "keep look-alikes": ("ingestion.tasks.keep_look_alikes", 5),
     "back up": ("ingestion.tasks.back_up_due", 10),
     "prune": ("ingestion.tasks.prune", 24 * 60),
 }
@@ -105,6 +110,7 @@ def keep_indexes() -> list[str]:
     """Make the approximate index of the space that serves where it is due; returns the names of those made.
 
     In a process of its own, at low priority, whose memory is given back with it; searches go on with what there was.
+    After a failure it is tried again after a pause that doubles each time.
     """
     from ingestion import pausing, tally
     from search import indexing
@@ -112,7 +118,7 @@ def keep_indexes() -> list[str]:
 
     space = active_space()
     done_there = tally.counts().get(space.stage, (0, 0, 0))[1]  # spares a small library all that follows
-    if done_there < indexing.KEPT_FROM or pausing.rest() or not indexing.due(space):
+    if done_there < indexing.KEPT_FROM or pausing.rest() or indexing.rests(space) or not indexing.due(space):
         return []
     command = [sys.executable, str(Path(settings.BASE_DIR) / "manage.py"), "spaces", "index", space.name, "--json"]
     try:
@@ -120,13 +126,52 @@ def keep_indexes() -> list[str]:
             command, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=_MOST_INDEX_SECONDS, check=False
         )
     except subprocess.TimeoutExpired:
-        log.error("Making the index of %s took too long and was stopped; searches go on without it.", space.name)
-        return []
+        return _not_made(space, f"It took more than {_MOST_INDEX_SECONDS // 60} minutes and was stopped.")
+    if done.returncode < 0:
+        return _not_made(space, f"Its process was ended by signal {-done.returncode}, as when memory runs out.")
     if done.returncode:
-        log.error("The index of %s was not made: %s", space.name, done.stderr.strip()[-500:])
-        return []
+        said = done.stderr.strip().splitlines()[-1:] or [f"Its process ended with status {done.returncode}."]
+        return _not_made(space, said[0].removeprefix("CommandError: "))
     log.info("The index of %s was made anew.", space.name)
     return [space.name]
+
+
+def _not_made(space: EmbeddingSpace, why: str) -> list[str]:
+    from search import index_failures
+    from search.vectors import get_store
+
+    try:
+        failure = index_failures.note(get_store(space).file.folder, why)
+    except OSError as error:
+        log.error("The index of %s was not made: %s It cannot be kept that it failed: %s", space.name, why, error)
+        return []
+    again = datetime.fromtimestamp(failure.again_at).astimezone().strftime("%d %b %H:%M")
+    log.error("The index of %s was not made: %s It is tried again from %s on.", space.name, why, again)
+    return []
+
+
+def keep_look_alikes() -> bool:
+    """Look for pictures that look alike where something changed; whether it was done.
+
+    In a process of its own, at low priority, whose memory is given back with it; pages go on with what was found last.
+    """
+    from ingestion import pausing
+    from search import look_alike_pairs
+
+    if pausing.rest() or not look_alike_pairs.due():
+        return False
+    command = [sys.executable, str(Path(settings.BASE_DIR) / "manage.py"), "similar", "--refresh", "--no-list"]
+    try:
+        done = subprocess.run(
+            command, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=_MOST_INDEX_SECONDS, check=False
+        )
+    except subprocess.TimeoutExpired:
+        log.error("Looking for look-alikes took too long and was stopped; the last ones stay.")
+        return False
+    if done.returncode:
+        log.error("Look-alikes were not looked for: %s", done.stderr.strip()[-500:])
+        return False
+    return True
 
 
 def expire_uploads() -> None:

@@ -3,7 +3,7 @@ from __future__ import annotations
 from django.urls import URLPattern, path
 
 from ingestion import space_views, views
-from ingestion.health import health
+from ingestion.health import health, ready
 
 urlpatterns: list[URLPattern] = [
     path("progress/", views.progress_page, name="progress"),
@@ -18,4 +18,5 @@ urlpatterns: list[URLPattern] = [
     path("spaces/<slug:name>/remove/", space_views.space_remove, name="space_remove"),
     path("spaces/<slug:name>/<slug:verb>/", space_views.space_verb, name="space_verb"),
     path("health", health, name="health"),
+    path("health/ready", ready, name="ready"),
 ]

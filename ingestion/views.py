@@ -17,15 +17,19 @@ from django.utils.http import url_has_allowed_host_and_scheme
 from django.views.decorators.http import require_POST, require_safe
 
 from ingestion import ledger, pausing, presence, progress, watchstate
-from ingestion.models import Crawl, SeenFile, Work
+from ingestion import problems as failures
+from ingestion.models import Crawl, SeenFile
 from search.access import readable_sources
 from search.encoders import availability
 from search.models import Image, Source
+from search.queues import tally
 from search.spaces import active_space
 from search.views.staff import staff_only
 
 PAGE = 50
 MOST_SOURCES = 100
+MOST_COUNTED = 10_000
+"""No further than that is counted on a page: it says "10,000+" then."""
 
 
 @dataclass(frozen=True)
@@ -68,7 +72,7 @@ def progress_page(request: HttpRequest) -> HttpResponse:
         "model_waits_for": model.said_to(request.user),
         "serving": active_space(),
         "sources": readable,
-        "problems": _failed(request.user).count(),
+        "problems": tally(failures.failed(request.user), MOST_COUNTED),
     }
     fragment = request.headers.get("HX-Request") and not request.headers.get("HX-History-Restore-Request")
     response = render(request, "ingestion/_progress.html" if fragment else "ingestion/progress.html", context)
@@ -104,7 +108,7 @@ def problems(request: HttpRequest) -> HttpResponse:
     kind, why = request.GET.get("kind", ""), request.GET.get("why", "")
     if kind or why:
         return _seen_files(request, kind=kind, why=why)
-    failed = _failed(request.user).select_related("image__source").order_by("-id")
+    failed = failures.failed(request.user).select_related("image__source").order_by("-id")
     stage = request.GET.get("stage", "")
     if stage:
         failed = failed.filter(stage=stage)
@@ -115,13 +119,15 @@ def problems(request: HttpRequest) -> HttpResponse:
         .filter(pk__in=[row.image_id for row in rows])
         .values_list("pk", flat=True)
     )
-    seen = SeenFile.objects.filter(source__in=_sources(request.user))
-    changeable = Image.objects.editable_by(request.user).order_by().values("pk")
+    seen = _seen(request.user)
+    changeable = failures.failed(request.user, to_edit=True)
+    if stage:
+        changeable = changeable.filter(stage=stage)
     context = {
         "page": "problems",
-        "may_retry": bool(editable) or failed.filter(image__in=changeable).exists(),
+        "may_retry": bool(editable) or changeable.exists(),
         "problems": [(row, labels.get(row.stage, row.stage), row.image_id in editable) for row in rows],
-        "total": failed.count(),
+        "total": tally(failed, MOST_COUNTED),
         "older_href": older_href,
         "kinds": list(
             seen.exclude(why=SeenFile.Why.TOO_SMALL)
@@ -129,7 +135,7 @@ def problems(request: HttpRequest) -> HttpResponse:
             .annotate(number=Count("id"))
             .order_by("-number", "kind")[:200]
         ),
-        "too_small": seen.filter(why=SeenFile.Why.TOO_SMALL).count(),
+        "too_small": tally(seen.filter(why=SeenFile.Why.TOO_SMALL), MOST_COUNTED),
         "min_side": settings.IMAGESEARCH_MIN_SIDE,
         "here": request.get_full_path(),
     }
@@ -154,7 +160,7 @@ def problem_retry(request: HttpRequest) -> HttpResponse:
 
 
 def _seen_files(request: HttpRequest, *, kind: str, why: str) -> HttpResponse:
-    files = SeenFile.objects.filter(source__in=_sources(request.user))
+    files = _seen(request.user)
     if kind:
         files = files.filter(kind=kind)
     if why:
@@ -164,7 +170,7 @@ def _seen_files(request: HttpRequest, *, kind: str, why: str) -> HttpResponse:
         "page": "problems",
         "files": rows,
         "kind": kind or dict(SeenFile.Why.choices).get(why, why),
-        "total": files.count(),
+        "total": tally(files, MOST_COUNTED),
         "older_href": older_href,
     }
     return render(request, "ingestion/seen_files.html", context)
@@ -182,9 +188,11 @@ def _page(request: HttpRequest, rows: QuerySet[Any], **kept: str) -> tuple[list[
     return taken[:PAGE], f"{reverse('problems')}?{urlencode(pairs)}"
 
 
-def _failed(user: Any) -> QuerySet[Work]:
-    rows = Work.objects.filter(state=Work.State.FAILED)
-    return rows if user.is_staff else rows.filter(image__in=Image.objects.visible_to(user).values("pk"))
+def _seen(user: Any) -> QuerySet[SeenFile]:
+    files = SeenFile.objects.all()
+    return (
+        files if user.is_staff else files.filter(source__in=list(readable_sources(user).values_list("pk", flat=True)))
+    )
 
 
 def _sources(user: Any) -> QuerySet[Source]:

@@ -6,6 +6,7 @@ from typing import Any
 
 from django.contrib.auth import get_user_model
 from django.contrib.auth.models import Group
+from django.core.exceptions import ObjectDoesNotExist
 from django.db import transaction
 from django.db.models import Q, QuerySet
 from django.db.models.signals import m2m_changed, post_delete, post_save
@@ -103,7 +104,10 @@ def _access_changed(**kwargs: Any) -> None:
 def _said(*, instance: Any, **kwargs: Any) -> str:
     """What changed, in a few words."""
     if isinstance(instance, SourceAccess):
-        whom = instance.user if instance.user_id else f"group {instance.group}"
+        try:
+            whom = instance.user if instance.user_id else f"group {instance.group}"
+        except ObjectDoesNotExist:  # the roles of an account go with it
+            whom = "an account or a group that ended"
         taken = "no longer " if kwargs["signal"] is post_delete else ""
         return f"{whom}: {taken}{instance.get_role_display().lower()} of {instance.source}"
     if kwargs["action"] == "post_clear":

@@ -9,6 +9,7 @@ BadValue for what cannot be kept.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -20,8 +21,9 @@ from search import steps
 from search.arrays import Ids
 from search.atomically import atomically
 from search.errors import BadValue, NotAllowed, runs_the_server
+from search.facets import seen_by
 from search.history import Images, count_of, ids_of, record, seen
-from search.models import Action, Album, AlbumEntry, AlbumShare, Image
+from search.models import Action, Album, AlbumEntry, AlbumShare
 from search.personal import require_person
 from search.personal_steps import Enter, Leave, Rearrange, standing_at
 from search.row_steps import SetRow, row_of
@@ -245,7 +247,32 @@ def _description(text: str) -> str:
     return kept
 
 
+@dataclass(frozen=True)
+class Inside:
+    """The images of an album that a person sees in it, in its order."""
+
+    ids: Ids
+    positions: Ids
+    """The same shape, ascending; of images in one position the lower id comes first."""
+
+    def after(self, position: int, image: int) -> int:
+        """How many stand before this place or in it."""
+        low, high = np.searchsorted(self.positions, position), np.searchsorted(self.positions, position, side="right")
+        return int(low + np.searchsorted(self.ids[low:high], image, side="right"))
+
+    def place_of(self, image: int) -> int | None:
+        """Where it stands, from 0; None when it does not."""
+        return next(iter(np.flatnonzero(self.ids == image).tolist()), None)
+
+
+def inside(album: Album, user: Any, *, besides: int | None = None) -> Inside:
+    """What this person sees in an album, and one image `besides` that may not be listed. Counted in this process."""
+    facets, visible = seen_by(user)
+    if besides is not None and besides < len(visible):
+        visible[besides] = True
+    return Inside(*facets.album(album.pk, visible))
+
+
 def listed_ids(album: Album, user: Any) -> Ids:
     """The images of an album that this person sees in it, in its order."""
-    entries = AlbumEntry.objects.filter(album=album, image__in=Image.objects.visible_to(user).listed().values("pk"))
-    return np.fromiter(entries.order_by("position", "image").values_list("image_id", flat=True), dtype=np.int64)
+    return inside(album, user).ids

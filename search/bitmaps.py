@@ -17,11 +17,15 @@ from django.db import connection
 from search.access import editable_sources, readable_sources
 from search.arrays import Bitmap, Ids
 from search.changes import last_number
+from search.columns import columns, ids_of
 from search.compact import unpack_ids
 from search.models import Change, Embedding, Image
 
 _CHUNK = 50_000
 _LOG_PAGE = 500
+FOLD = np.array([0x9E3779B97F4A7C15, 0xBF58476D1CE4E5B9, 0x94D049BB133111EB, 0xD6E8FEB86659FD93], dtype=np.uint64)
+"""A SHA-256 as one number: its four words, each times one of these, added modulo 2**64."""
+_FEW_BITS = 2**20 - 1
 _LISTED = {Image.State.WAITING.value, Image.State.READY.value}
 
 
@@ -31,6 +35,8 @@ class Library:
     def __init__(self) -> None:
         self._lock = threading.RLock()
         self._number = -1
+        self.loads = 0
+        """How often all was read anew: what was kept beside it counts no longer then."""
         self._source = np.zeros(0, dtype=np.int32)
         self._listed = np.zeros(0, dtype=np.bool_)
         self._cover = np.zeros(0, dtype=np.int64)
@@ -43,6 +49,12 @@ class Library:
     def number(self) -> int:
         """The change-log number these flags stand at."""
         return self._number
+
+    @property
+    def stands(self) -> tuple[int, int]:
+        """What is the same for as long as nothing was changed."""
+        with self._lock:
+            return self.loads, self._number
 
     @property
     def size(self) -> int:
@@ -67,15 +79,16 @@ class Library:
                 self._follow(entries)
             return self._number
 
-    def visible(self, user: Any, *, to_edit: bool = False) -> Bitmap:
+    def visible(self, user: Any, *, to_edit: bool = False, listed: bool = True) -> Bitmap:
         """`bitmap[id]`: this person may see the image and it is listed (not hidden, removed, missing, unreadable).
 
-        With `to_edit` only what they may change. `None` stands for the command line and sees every source. A fresh
-        array each time: the caller may change it.
+        With `to_edit` only what they may change; without `listed` also what is not. `None` stands for the command line
+        and sees every source. A fresh array each time: the caller may change it.
         """
         with self._lock:
+            among = self._listed if listed else np.ones(self.size, dtype=np.bool_)
             if user is None or (user.is_active and user.is_staff):
-                return self._listed & (self._source > 0)
+                return among & (self._source > 0)
             if not user.is_active:
                 return np.zeros(self.size, dtype=np.bool_)
             sources = editable_sources(user) if to_edit else readable_sources(user)
@@ -83,7 +96,14 @@ class Library:
             table = np.zeros(max(int(self._source.max(initial=0)), int(allowed.max(initial=0))) + 1, dtype=np.bool_)
             table[allowed] = True
             table[0] = False
-            return self._listed & table[self._source]
+            return among & table[self._source]
+
+    def by_source(self, among: Bitmap) -> dict[int, int]:
+        """{id of a source: number of its images in this bitmap}."""
+        with self._lock:
+            size = min(len(among), self.size)
+            counted = np.bincount(self._source[:size][among[:size]])
+        return {int(source): int(counted[source]) for source in np.flatnonzero(counted) if source}
 
     def embedded(self, space_id: int) -> Bitmap:
         """`bitmap[id]`: the database says this image has a vector in the space. A fresh array each time."""
@@ -101,9 +121,8 @@ class Library:
         with self._lock:
             known = self._written.get(space_id)
             if known is None or known[0] != last:
-                rows = Embedding.objects.filter(space_id=space_id, pk__gt=last).order_by()
-                found = np.fromiter(rows.values_list("image_id", flat=True).iterator(chunk_size=_CHUNK), dtype=np.int64)
-                known = self._written[space_id] = (last, _with(np.zeros(self.size, dtype=np.bool_), found))
+                rows = Embedding.objects.filter(space_id=space_id, pk__gt=last)
+                known = self._written[space_id] = (last, self.bitmap(ids_of(rows, "image_id"), longer=True))
             return np.flatnonzero(known[1])
 
     def covers(self, ids: Ids) -> Ids:
@@ -116,27 +135,35 @@ class Library:
             there[there] = self._listed[cover[there]]
             return np.where(there, cover, ids)
 
+    def stacked(self, ids: Ids) -> Bitmap:
+        """Of each of these images whether it lies in a stack, as its cover or beneath it."""
+        with self._lock:
+            taking_part = self._cover > 0
+            covers = self._cover[taking_part]
+            taking_part[covers[covers < self.size]] = True
+            known = np.where(ids < self.size, ids, 0)
+            return taking_part[known] if self.size else np.zeros(len(ids), dtype=np.bool_)
+
     def twins(self) -> tuple[Ids, npt.NDArray[np.uint64]]:
         """Ids of the images whose bytes another image has too, whoever may see them, and what their bytes are called.
 
-        The second array holds the first eight bytes of each SHA-256 as a number. Ordered by that, then by id. Eight
-        bytes may agree by chance: look at the whole digest of the few images that are shown or changed.
+        The second array holds each SHA-256 folded to eight bytes, as a number. Ordered by that, then by id. These may
+        agree by chance: look at the whole digest of the few images that are shown or changed.
         """
         with self._lock:
             if self._digests is None:
                 self._digests = self._load_digests()
             digests = self._digests
             if self._twins is None:
-                known = np.flatnonzero(digests)
-                known = known[np.argsort(digests[known], kind="stable")]
-                same = digests[known[1:]] == digests[known[:-1]]
-                self._twins = known[np.append(False, same) | np.append(same, False)] if len(known) else known
+                self._twins = _shared(digests)
             return self._twins, digests[self._twins]
 
-    def bitmap(self, ids: Iterable[int] | Ids) -> Bitmap:
-        """A bitmap of this library's size with these ids set; ids beyond it are dropped."""
+    def bitmap(self, ids: Iterable[int] | Ids, *, longer: bool = False) -> Bitmap:
+        """A bitmap of this library's size with these ids set; ids beyond it are dropped, or make it `longer`."""
         array = ids if isinstance(ids, np.ndarray) else np.fromiter(ids, dtype=np.int64)
         flags = np.zeros(self.size, dtype=np.bool_)
+        if longer:
+            return _with(flags, array)
         flags[array[(array >= 0) & (array < self.size)]] = True
         return flags
 
@@ -152,22 +179,25 @@ class Library:
         self._cover = np.zeros(0, dtype=np.int64)
         self._embedded, self._written = {}, {}
         self._digests = self._twins = None
-        with connection.cursor() as cursor:
-            cursor.execute("SELECT id, source_id, state, hidden, stack_of_id FROM search_image ORDER BY id")
-            while rows := cursor.fetchmany(_CHUNK):
-                self._put(rows)
+        # Three that are each answered by an index alone, instead of one that reads every row.
+        listed = ", ".join(f"'{state}'" for state in sorted(_LISTED))
+        code = f"source_id * 2 + CASE WHEN state IN ({listed}) THEN 1 ELSE 0 END"
+        ids, codes = columns(f"SELECT id, {code} AS code FROM search_image", [], ["id", "code"])
+        hidden = ids_of(Image.objects.filter(hidden=True))
+        sql = "SELECT id, stack_of_id FROM search_image WHERE stack_of_id IS NOT NULL"
+        beneath, covers = columns(sql, [], ["id", "stack_of_id"])
+        self._grow(int(ids.max(initial=-1)) + 1)
+        self._source[ids] = codes >> 1
+        self._listed[ids] = codes & 1
+        self._listed[hidden[hidden < self.size]] = False
+        inside = beneath < self.size
+        self._cover[beneath[inside]] = covers[inside]
         self._number = number
+        self.loads += 1
 
     def _load_embedded(self, space_id: int) -> Bitmap:
-        flags = np.zeros(self.size, dtype=np.bool_)
-        with connection.cursor() as cursor:
-            cursor.execute("SELECT image_id FROM search_embedding WHERE space_id = %s", [space_id])
-            while rows := cursor.fetchmany(_CHUNK):
-                ids = np.array(rows, dtype=np.int64)[:, 0]
-                if int(ids.max()) >= len(flags):
-                    flags = np.concatenate([flags, np.zeros(int(ids.max()) + 1 - len(flags), dtype=np.bool_)])
-                flags[ids] = True
-        return flags
+        found = ids_of(Embedding.objects.filter(space_id=space_id), "image_id")
+        return self.bitmap(found, longer=True)
 
     def _load_digests(self) -> npt.NDArray[np.uint64]:
         digests = np.zeros(self.size, dtype=np.uint64)
@@ -232,15 +262,17 @@ class Library:
             flags[np.fromiter(found, dtype=np.int64)] = True
         self._embedded[space] = flags
 
-    def _put(self, rows: list[Any]) -> None:
-        if not rows:
-            return
-        top = max(row[0] for row in rows) + 1
+    def _grow(self, top: int) -> None:
         if top > self.size:
             room = max(top, self.size + self.size // 8) if self.size else top
             self._source = np.concatenate([self._source, np.zeros(room - self.size, dtype=np.int32)])
             self._listed = np.concatenate([self._listed, np.zeros(room - len(self._listed), dtype=np.bool_)])
             self._cover = np.concatenate([self._cover, np.zeros(room - len(self._cover), dtype=np.int64)])
+
+    def _put(self, rows: list[Any]) -> None:
+        if not rows:
+            return
+        self._grow(max(row[0] for row in rows) + 1)
         ids = np.fromiter((row[0] for row in rows), dtype=np.int64, count=len(rows))
         self._source[ids] = np.fromiter((row[1] for row in rows), dtype=np.int32, count=len(rows))
         self._listed[ids] = np.fromiter(
@@ -258,6 +290,18 @@ def _with(flags: Bitmap, ids: Ids) -> Bitmap:
     return flags
 
 
+def _shared(digests: npt.NDArray[np.uint64]) -> Ids:
+    """The places of what stands at several places, ordered by it, then by place; 0 is nothing."""
+    ordered = np.sort(digests)
+    several = np.unique(ordered[1:][(ordered[1:] == ordered[:-1]) & (ordered[1:] > 0)])
+    # A few bits rule out nearly all of a million, which are not put in order with their places then.
+    maybe = np.zeros(_FEW_BITS + 1, dtype=np.bool_)
+    maybe[(several & np.uint64(_FEW_BITS)).astype(np.int64)] = True
+    places = np.flatnonzero(maybe[(digests & np.uint64(_FEW_BITS)).astype(np.int64)])
+    places = places[np.isin(digests[places], several)]
+    return places[np.argsort(digests[places], kind="stable")]
+
+
 def _with_digests(digests: npt.NDArray[np.uint64], rows: list[Any]) -> npt.NDArray[np.uint64]:
     """`digests` with those of these (id, SHA-256); longer where an id lies beyond its end."""
     if not rows:
@@ -266,7 +310,9 @@ def _with_digests(digests: npt.NDArray[np.uint64], rows: list[Any]) -> npt.NDArr
     need = int(ids.max()) + 1
     if need > len(digests):
         digests = np.concatenate([digests, np.zeros(need + need // 8 - len(digests), dtype=np.uint64)])
-    digests[ids] = np.frombuffer(b"".join(bytes(row[1])[:8] for row in rows), dtype=">u8")
+    # All of it, not the first bytes alone: groups that agree in these would be drawn and counted as one.
+    words = np.frombuffer(b"".join(bytes(row[1]).ljust(32, b"\0")[:32] for row in rows), dtype=">u8").reshape(-1, 4)
+    digests[ids] = words.astype(np.uint64) @ FOLD
     return digests
 
 

@@ -10,12 +10,15 @@ from django.db.models import Exists, F, OuterRef, Q
 
 from search import dates, review
 from search.errors import BadQuery
-from search.filters import Filter, register
-from search.folding import contains, folder_text
+from search.filters import AtHand, Filter, register
+from search.folding import containing, contains, folder_text
 from search.formats import EXTENSIONS
 from search.text import fold
 
 if TYPE_CHECKING:
+    from search.arrays import Bitmap
+    from search.bitmaps import Library
+    from search.facets import Facets
     from search.querysets import ImageQuerySet
 
 FORMATS = ("jpeg", "png", "gif", "bmp", "tiff", "webp", "heif", "avif", "jpeg2000", "raw")
@@ -93,7 +96,8 @@ def _parse_folder(value: str) -> str:
 
 
 def _in_folder(queryset: ImageQuerySet, value: str, user: Any) -> ImageQuerySet:
-    return queryset.filter(contains(folder_text(), f"/{value}/"))
+    # What the folder does not contain at all is told without putting its slashes around it.
+    return queryset.filter(contains("folder", value) & contains(folder_text(), f"/{value}/"))
 
 
 def _named(queryset: ImageQuerySet, value: str, user: Any) -> ImageQuerySet:
@@ -121,6 +125,23 @@ def _taken_with(queryset: ImageQuerySet, value: str, user: Any) -> ImageQuerySet
 
 def _through_lens(queryset: ImageQuerySet, value: str, user: Any) -> ImageQuerySet:
     return queryset.filter(contains("lens", value))
+
+
+def _at_hand(tell: Callable[[Facets, str], Bitmap | None]) -> AtHand:
+    """What passes, told by the arrays that pages count with, where this process has read them."""
+
+    def told(value: str, library: Library, number: int) -> Bitmap | None:
+        from search.facets import loaded_facets
+
+        facets = loaded_facets(library, number)
+        return None if facets is None else tell(facets, value)
+
+    return told
+
+
+def _counted_text(column: str) -> Callable[[Facets, str], Bitmap | None]:
+    """What `contains(column, value)` finds."""
+    return lambda facets, value: facets.carrying(column, lambda texts: containing(texts, value))
 
 
 def _parse_size(value: str) -> str:
@@ -180,7 +201,7 @@ def _tagged(queryset: ImageQuerySet, value: str, user: Any) -> ImageQuerySet:
     from search.models import ImageTag
     from search.tagtree import with_those_under
 
-    return queryset.filter(pk__in=ImageTag.objects.filter(tag__in=with_those_under(value)).values("image"))
+    return queryset.having(ImageTag.objects.filter(tag__in=with_those_under(value)))
 
 
 def _in_album(queryset: ImageQuerySet, value: str, user: Any) -> ImageQuerySet:
@@ -190,22 +211,25 @@ def _in_album(queryset: ImageQuerySet, value: str, user: Any) -> ImageQuerySet:
     wanted = [pk for pk, name in known if name == value] or [pk for pk, name in known if fold(name) == fold(value)]
     if not wanted:
         raise BadQuery(f"You have no album named {value!r}.")
-    return queryset.filter(pk__in=AlbumEntry.objects.filter(album__in=wanted).values("image"))
+    return queryset.having(AlbumEntry.objects.filter(album__in=wanted))
 
 
 def _having(queryset: ImageQuerySet, value: str, user: Any) -> ImageQuerySet:
+    from search.facets import FACTS
     from search.models import Comment, ImageTag
 
-    conditions: dict[str, Any] = {
-        "gps": Q(latitude__isnull=False, longitude__isnull=False),
-        "tags": Exists(ImageTag.objects.filter(image=OuterRef("pk"))),
-        "rating": Q(rating__gt=0),
-        "title": ~Q(title=""),
-        "description": ~Q(description=""),
-        "date": Q(captured_at__isnull=False),
-        "comments": Exists(Comment.objects.filter(image=OuterRef("pk"))),
-    }
-    return queryset.filter(conditions[value])
+    links: dict[str, Any] = {"tags": ImageTag.objects.all(), "comments": Comment.objects.all()}
+    if value in links:
+        return queryset.having(links[value], mostly=True)
+    return queryset.filter(Q(rating__gt=0) if value == "rating" else FACTS[value])
+
+
+def _counted_having(facets: Facets, value: str) -> Bitmap | None:
+    from search.facets import FACTS
+
+    if value == "tags":
+        return facets.tagged()
+    return facets.having(value) if value in FACTS else None
 
 
 def _being(queryset: ImageQuerySet, value: str, user: Any) -> ImageQuerySet:
@@ -214,9 +238,9 @@ def _being(queryset: ImageQuerySet, value: str, user: Any) -> ImageQuerySet:
 
     if value == "favourite":
         favourites = Favourite.objects.all() if user is None else Favourite.objects.filter(user=user.pk)
-        return queryset.filter(pk__in=favourites.values("image"))
+        return queryset.having(favourites)
     if value == "commented":
-        return queryset.filter(pk__in=Comment.objects.values("image"))
+        return queryset.having(Comment.objects.all())
     if value in {"hidden", "flagged"}:
         return queryset.filter(**{value: True})
     if value in review.FLAWS:
@@ -224,12 +248,17 @@ def _being(queryset: ImageQuerySet, value: str, user: Any) -> ImageQuerySet:
     if value == "live":
         return live.only_live(queryset)
     if value == "kept":
-        return queryset.filter(pk__in=Reviewed.objects.values("image"))
+        return queryset.having(Reviewed.objects.all())
     if value == "unrated":
         return queryset.filter(rating=0)
     if value == "untagged":
         return queryset.filter(~Exists(ImageTag.objects.filter(image=OuterRef("pk"))))
     return queryset.filter(state=value)
+
+
+def _counted_being(facets: Facets, value: str) -> Bitmap | None:
+    tagged = facets.tagged() if value == "untagged" else None
+    return None if tagged is None else ~tagged
 
 
 def _waiting_for_review(queryset: ImageQuerySet, value: str, user: Any) -> ImageQuerySet:
@@ -269,72 +298,94 @@ def _numbered(queryset: ImageQuerySet, value: str, user: Any) -> ImageQuerySet:
 def register_builtin_filters() -> None:
     """Register every filter of this module."""
     from search import filter_choices as offer
+    from search.models import Change
+
+    access = frozenset({Change.Kind.ACCESS.value})
 
     for one in (
         Filter(
             "source", "Source", "From one of the folders that are searched, by its name.",
             plain("source"), _in_source, 'source:"My photos"', offer.sources, several="any",
+            kept=True, anew=access,
         ),
         Filter(
             "folder", "Folder", "In a folder of this name or path, at any depth.",
             _parse_folder, _in_folder, "folder:2019/italy", several="any",
+            kept=True, personal=False,
         ),
-        Filter("name", "File name", "The file's name contains this.", plain("name"), _named, "name:IMG_12"),
+        Filter(
+            "name", "File name", "The file's name contains this.", plain("name"), _named, "name:IMG_12",
+            kept=True, personal=False,
+        ),
         Filter(
             "format", "Format", f"The file's format: {', '.join(FORMATS)}.",
             _parse_format, _of_format, "format:heic", offer.formats, several="any",
+            kept=True, personal=False,
         ),
         Filter(
             "date", "Date", "Taken in a year, month or day, or between two of them.",
             dates.parse_range, dates.within, "date:2019-05..2020-01", offer.years, several="any",
+            kept=True, personal=False,
         ),
         Filter(
             "before", "Before", "Taken before this year, month or day begins.",
             lambda value: dates.parse_date("before", value), dates.before, "before:2019",
+            kept=True, personal=False,
         ),
         Filter(
             "after", "After", "Taken after this year, month or day has ended.",
             lambda value: dates.parse_date("after", value), dates.after, "after:2019-05-17",
+            kept=True, personal=False,
         ),
         Filter(
             "rating", "Rating", "Rated with this many stars; 0 is unrated.",
             _parse_rating, _of_rating, "rating:>=3", offer.ratings, several="any",
+            kept=True, personal=False,
         ),
         Filter(
             "tag", "Tag", "Carries this tag, or one that stands under it.",
             plain("tag"), _tagged, "tag:beach", offer.tags,
+            kept=True, anew=frozenset({Change.Kind.TAGS.value}), personal=False,
         ),
         Filter(
             "album", "Album", "Lies in one of your albums, by its name.",
             plain("album"), _in_album, 'album:"The best"', offer.albums, several="any",
+            kept=True, anew=frozenset({Change.Kind.ALBUMS.value}),
         ),
         Filter(
             "camera", "Camera", "The camera's name contains this.",
             plain("camera"), _taken_with, "camera:canon", offer.cameras, several="any",
+            kept=True, personal=False, at_hand=_at_hand(_counted_text("camera")),
         ),
         Filter(
             "lens", "Lens", "The lens's name contains this.",
             plain("lens"), _through_lens, 'lens:"50mm"', offer.lenses, several="any",
+            kept=True, personal=False, at_hand=_at_hand(_counted_text("lens")),
         ),
         Filter(
             "size", "Size", "File size (kB, MB, GB) or megapixels (MP), at least or at most.",
             _parse_size, _of_size, "size:>=5MB",
+            kept=True, personal=False,
         ),
         Filter(
             "has", "Has", f"Has {', '.join(HAS)}.",
             one_of("has", HAS), _having, "has:gps", offer.nothing_counted(HAS),
+            kept=True, personal=False, at_hand=_at_hand(_counted_having),
         ),
         Filter(
             "is", "Is", f"Is {', '.join(IS)}. Images that are not listed are shown to those who may edit them.",
             one_of("is", IS), _being, "is:untagged", offer.nothing_counted(IS), unlisted=frozenset(UNLISTED),
+            kept=True, personal=frozenset({"favourite"}), at_hand=_at_hand(_counted_being),
         ),
         Filter(
             "review", "Review", f"Waits for you in a review queue: {', '.join(review.NAMES)}.",
             one_of("review", review.NAMES), _waiting_for_review, "review:blurred", offer.review_queues, several="any",
+            kept=True, anew=access,
         ),
         Filter(
             "id", "Number", "The picture's number, or several.",
             _parse_ids, _numbered, "id:12,15", several="any",
+            kept=True, personal=False,
         ),
     ):  # fmt: skip
         register(one)

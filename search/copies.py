@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 from django.db import transaction
-from django.db.models import Count
+from django.db.models import Count, F
 from django.urls import reverse
 
 from search import copy_steps, history, steps
@@ -27,9 +27,11 @@ from search.models import Action, Album, AlbumEntry, Comment, Favourite, Image, 
 from search.queues import Queue, register_queue, tally_of
 from search.wording import counted
 
-SHOWN = 24
+SHOWN = 12
 """So many copies of a group are drawn; the others are counted."""
-MOST_OF_A_GROUP = 200
+MOST_SHOWN = 60
+"""So many are drawn on a page: with large groups it has fewer groups."""
+MOST_OF_A_GROUP = 100
 """From so many copies the page proposes the one to keep; hiding asks all of them."""
 
 
@@ -95,7 +97,8 @@ def count(user: Any) -> int:
 def groups(
     user: Any, *, older: int | None = None, limit: int = 20, prefer: int | None = None
 ) -> tuple[list[Group], bool]:
-    """Groups of at least two listed copies that `user` may change, the group with the newest image first.
+    """Groups of at least two listed copies that `user` may change, the group with the newest image first: at most
+    `limit`, and of large groups fewer.
 
     `older`: those after the group of this key. `prefer`: a source whose copies are kept before others. Second,
     whether more follow. The number of queries does not depend on how many there are.
@@ -104,10 +107,11 @@ def groups(
     order = np.argsort(-runs.newest, kind="stable")
     if older is not None:
         order = order[runs.newest[order] < older]
-    wanted = order[:limit]
+    drawn = np.cumsum(np.minimum(runs.counts[order[:limit]], SHOWN))
+    wanted = order[: max(1, int(np.searchsorted(drawn, MOST_SHOWN, side="right")))]
     parts = [_part(runs, int(one)) for one in wanted]
     made = _described(parts, user, prefer)
-    return made, len(order) > limit
+    return made, len(order) > len(wanted)
 
 
 def group_of(image: Image, user: Any, *, prefer: int | None = None) -> Group | None:
@@ -174,8 +178,8 @@ def _part(runs: _Runs, place: int) -> _Part:
 
 def _described(parts: Sequence[_Part], user: Any, prefer: int | None) -> list[Group]:
     everything = np.unique(np.concatenate([np.zeros(0, dtype=np.int64), *(part.ids for part in parts)]))
-    rows = _rows(user).listed().filter(pk__in=everything.tolist()).in_bulk() if len(everything) else {}
-    found = {copy.image.pk: copy for copy in _copies(list(rows.values()), user)}
+    there = rows(user).listed().filter(pk__in=everything.tolist()).in_bulk() if len(everything) else {}
+    found = {copy.image.pk: copy for copy in described(list(there.values()), user)}
     made = []
     for part in parts:
         alike: dict[bytes | None, list[Copy]] = {}
@@ -185,7 +189,7 @@ def _described(parts: Sequence[_Part], user: Any, prefer: int | None) -> list[Gr
         for digest, copies in alike.items():
             mine = sum(copy.editable for copy in copies)
             if digest is None or mine < 2:
-                continue  # changed since, or eight bytes that agree by chance
+                continue  # changed since, or digests that are folded to the same number by chance
             sorted_ = ordered(copies, prefer)
             whole = len(alike) == 1 and len(copies) == len(part.ids)
             hiding = (part.mine if whole else mine) - 1
@@ -194,31 +198,34 @@ def _described(parts: Sequence[_Part], user: Any, prefer: int | None) -> list[Gr
     return made
 
 
-def _rows(user: Any) -> Any:
+def rows(user: Any) -> Any:
+    """Images with all that a group shows, and that the rule asks for."""
     return Image.objects.visible_to(user).for_grid().only(
         "id", "source__name", "source__root", "path", "name", "folder", "state", "sha256", "width", "height",
         "shown_at", "title", "title_origin", "rating", "rating_origin", "hidden", "format", "size", "mtime_ns",
+        "perceptual_hash", "camera",
     )  # fmt: skip
 
 
-def _copies(images: Sequence[Image], user: Any) -> list[Copy]:
+def described(images: Sequence[Image], user: Any) -> list[Copy]:
     """What this person may know of each: five queries, however many there are (for each 10,000).
 
     Favourites and albums are their own: of what others keep to themselves nothing is said, and nothing decides.
     """
     ids = np.array(sorted(one.pk for one in images), dtype=np.int64)
+    albums = Album.objects.visible_to(user).values("pk")  # not by their entries: those of the images are fewer
     facts: dict[int, Facts] = {int(i): Facts() for i in ids}
     for chunk in steps.chunks(ids):
         links = ImageTag.objects.filter(image__in=chunk).order_by("tag__key")
         for pk, name in links.values_list("image_id", "tag__name"):
             facts[pk] = replace(facts[pk], tags=(*facts[pk].tags, name))
-        for rows, field in (
-            (AlbumEntry.objects.filter(album__in=Album.objects.visible_to(user).values("pk")), "albums"),
+        for said, field in (
+            (AlbumEntry.objects.alias(of=F("album_id") + 0).filter(of__in=albums), "albums"),
             (Comment.objects.all(), "comments"),
             (Favourite.objects.all() if user is None else Favourite.objects.filter(user=user.pk), "favourites"),
         ):
-            rows = rows.filter(image__in=chunk).order_by()
-            for pk, number in rows.values_list("image_id").annotate(number=Count("pk")):
+            own = said.filter(image__in=chunk).order_by()
+            for pk, number in own.values_list("image_id").annotate(number=Count("pk")):
                 facts[pk] = replace(facts[pk], **{field: number})
     all_mine = user is None or user.is_staff
     sources = set() if all_mine else set(editable_sources(user).values_list("pk", flat=True))
@@ -293,7 +300,7 @@ def _keepers(mine: Ids, user: Any, chosen: Ids | None, prefer: int | None) -> di
     """{id of an image to hide: id of the one that is kept}, of these locked images."""
     alike: dict[bytes, list[Image]] = {}
     for chunk in steps.chunks(mine):
-        for image in _rows(user).listed().filter(pk__in=chunk, sha256__isnull=False):
+        for image in rows(user).listed().filter(pk__in=chunk, sha256__isnull=False):
             alike.setdefault(bytes(image.sha256 or b""), []).append(image)
     several = [images for images in alike.values() if len(images) > 1]
     pick: Callable[[list[Image]], int]
@@ -303,7 +310,7 @@ def _keepers(mine: Ids, user: Any, chosen: Ids | None, prefer: int | None) -> di
         def pick(images: list[Image]) -> int:
             return next(image.pk for image in sorted(images, key=lambda one: one.pk) if image.pk in kept)
     else:
-        found = {copy.image.pk: copy for copy in _copies([image for images in several for image in images], user)}
+        found = {copy.image.pk: copy for copy in described([image for images in several for image in images], user)}
 
         def pick(images: list[Image]) -> int:
             return int(ordered([found[image.pk] for image in images], prefer)[0].image.pk)

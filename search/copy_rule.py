@@ -146,19 +146,40 @@ RULES: tuple[Rule, ...] = (
     ),
 )  # fmt: skip
 """In this order: the first in which two copies differ decides."""
+_WORTH = 4
+ALIKE_RULES: tuple[Rule, ...] = (
+    *RULES[:_WORTH],
+    Rule(
+        "it has the most pixels",
+        lambda copy, prefer: -(copy.image.width or 0) * (copy.image.height or 0),
+        lambda copy: "it has the most pixels",
+    ),
+    Rule(
+        "it says which camera took it",
+        lambda copy, prefer: not copy.image.camera,
+        lambda copy: "it says which camera took it",
+    ),
+    Rule(
+        "its file is the largest",
+        lambda copy, prefer: -copy.image.size,
+        lambda copy: "its file is the largest",
+    ),
+    *RULES[_WORTH:],
+)
+"""For pictures that look alike and are different files: what people did counts first, then how much there is to see."""
 
 
-def ordered(copies: Sequence[Copy], prefer: int | None = None) -> list[Copy]:
+def ordered(copies: Sequence[Copy], prefer: int | None = None, rules: Sequence[Rule] = RULES) -> list[Copy]:
     """The copies with the one to keep first: a total order, the same however they are given."""
-    return sorted(copies, key=lambda copy: tuple(rule.rank(copy, prefer) for rule in RULES))
+    return sorted(copies, key=lambda copy: tuple(rule.rank(copy, prefer) for rule in rules))
 
 
-def reason(copies: Sequence[Copy], prefer: int | None = None) -> str:
+def reason(copies: Sequence[Copy], prefer: int | None = None, rules: Sequence[Rule] = RULES) -> str:
     """Why the first of these ordered copies is kept rather than the second."""
     if len(copies) < 2:
         return ""
     best, next_best = copies[:2]
-    for rule in RULES:
+    for rule in rules:
         if rule.rank(best, prefer) != rule.rank(next_best, prefer):
             return f"Kept because {rule.because(best)}."
     return ""

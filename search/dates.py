@@ -94,9 +94,11 @@ def _taken(start: dt.datetime | None, end: dt.datetime | None) -> Q:
         offset_known = Q(captured_offset__isnull=False) & _compared(local, compare, as_utc)
         clock_only = Q(captured_at__isnull=False, captured_offset__isnull=True, **{f"captured_at__{compare}": as_utc})
         file_time = Q(captured_at__isnull=True, **{f"shown_at__{compare}": here})
-        # The first part is what the index on shown_at can answer.
-        wide = as_utc - _WIDEST_OFFSET if compare == "gte" else as_utc + _WIDEST_OFFSET
-        condition &= Q(**{f"shown_at__{compare}": wide}) & (offset_known | clock_only | file_time)
+        # The first part is what the index on shown_at can answer; the second what no clock makes different, before
+        # anything is computed.
+        ahead = _WIDEST_OFFSET if compare == "gte" else -_WIDEST_OFFSET
+        surely = Q(**{f"shown_at__{compare}": as_utc + ahead})
+        condition &= Q(**{f"shown_at__{compare}": as_utc - ahead}) & (surely | offset_known | clock_only | file_time)
     return condition
 
 

@@ -67,7 +67,7 @@ class NoSuchSpace(SearchError):
 
 
 class IndexNotMade(SearchError):
-    """An approximate index that was not made; the message says why."""
+    """An approximate index, or the look-alikes, were not made; the message says why."""
 
 
 class SwitchRefused(SearchError):

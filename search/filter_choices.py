@@ -5,9 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from django.db.models import Count, Max, Min
-
-from search.filters import Choice, Term, filtered, narrow
+from search.facets import seen_by
+from search.filters import Choice
 
 _MOST = 100
 """Longest list a form shows; what is not in it can still be typed."""
@@ -15,8 +14,12 @@ _MOST = 100
 
 def sources(user: Any) -> list[Choice]:
     """Every source with listed images, by name."""
-    counted = filtered([], user).order_by().values_list("source__name").annotate(Count("pk"))
-    return [Choice(name, name, count) for name, count in sorted(counted)]
+    from search.models import Source
+
+    facets, visible = seen_by(user)
+    counted = facets.library.by_source(visible)
+    named = sorted(Source.objects.filter(pk__in=list(counted)).values_list("name", "pk"))
+    return [Choice(name, name, counted[pk]) for name, pk in named]
 
 
 def formats(user: Any) -> list[Choice]:
@@ -26,7 +29,8 @@ def formats(user: Any) -> list[Choice]:
 
 def ratings(user: Any) -> list[Choice]:
     """At least so many stars, most stars first; the count is of the images with at least as many."""
-    counted = dict(filtered([], user).order_by().values_list("rating").annotate(Count("pk")))
+    facets, visible = seen_by(user)
+    counted = facets.numbers("rating", visible)
     return [
         Choice(
             f">={stars}" if stars < 5 else "5",
@@ -39,22 +43,25 @@ def ratings(user: Any) -> list[Choice]:
 
 def tags(user: Any) -> list[Choice]:
     """Tags, most frequent first."""
-    from search.models import ImageTag
+    from search.models import Tag
 
-    links = ImageTag.objects.filter(image__in=filtered([], user).order_by().values("pk"))
-    counted = links.order_by().values_list("tag__name").annotate(count=Count("pk")).order_by("-count", "tag__key")
-    return [Choice(name, name, count) for name, count in counted[:_MOST]]
+    facets, visible = seen_by(user)
+    counted = facets.tags(visible)
+    wanted = sorted(counted, key=lambda pk: (-counted[pk], pk))[: _MOST * 10]  # of equals not always the first ones
+    rows = Tag.objects.filter(pk__in=wanted).order_by("key").values_list("pk", "name")
+    found = sorted(rows, key=lambda row: -counted[row[0]])
+    return [Choice(name, name, counted[pk]) for pk, name in found[:_MOST]]
 
 
 def albums(user: Any) -> list[Choice]:
     """One's own albums and those shared with one, by name, with the images that are listed."""
-    from search.models import Album, AlbumEntry
+    from search.models import Album
 
-    entries = AlbumEntry.objects.filter(image__in=filtered([], user).order_by().values("pk")).order_by()
-    counted = dict(entries.values_list("album").annotate(count=Count("pk")))
+    facets, visible = seen_by(user)
+    counted = facets.albums(visible)
     numbers: dict[str, int] = {}
     for pk, name in Album.objects.visible_to(user).order_by("name", "pk").values_list("pk", "name"):
-        numbers[name] = numbers.get(name, 0) + counted.get(pk, 0)
+        numbers[name] = numbers.get(name, 0) + counted.get(pk, (0, 0))[0]
     return [Choice(name, name, count) for name, count in numbers.items()][:_MOST]
 
 
@@ -70,19 +77,9 @@ def lenses(user: Any) -> list[Choice]:
 
 def years(user: Any) -> list[Choice]:
     """The years of the pictures, newest first."""
-    images = filtered([], user).order_by()
-    ends = images.aggregate(first=Min("shown_at"), last=Max("shown_at"))
-    if ends["first"] is None:
-        return []
-    found = []
-    # A day more at each end: the wall clock of a picture may stand in another year than its instant.
-    for year in range(min(ends["last"].year + 1, 9000), max(ends["first"].year - 2, 999), -1):
-        count = narrow(images, [Term("date", f"{year:04}")], user).count()
-        if count:
-            found.append(Choice(f"{year:04}", str(year), count))
-        if len(found) == _MOST:
-            break
-    return found
+    facets, visible = seen_by(user)
+    found = sorted(facets.numbers("year", visible).items(), reverse=True)
+    return [Choice(f"{year:04}", str(year), count) for year, count in found[:_MOST]]
 
 
 def review_queues(user: Any) -> list[Choice]:
@@ -98,5 +95,5 @@ def nothing_counted(values: tuple[str, ...]) -> Callable[[Any], list[Choice]]:
 
 
 def _counted(column: str, user: Any) -> list[tuple[str, int]]:
-    images = filtered([], user).exclude(**{column: ""}).order_by()
-    return list(images.values_list(column).annotate(count=Count("pk")).order_by("-count", column)[:_MOST])
+    facets, visible = seen_by(user)
+    return sorted(facets.texts(column, visible).items(), key=lambda item: (-item[1], item[0]))[:_MOST]

@@ -14,6 +14,8 @@ from typing import TYPE_CHECKING, Any, Literal, Protocol
 from search.errors import BadQuery
 
 if TYPE_CHECKING:
+    from search.arrays import Bitmap
+    from search.bitmaps import Library
     from search.querysets import ImageQuerySet
 
 
@@ -39,6 +41,12 @@ class Apply(Protocol):
     def __call__(self, queryset: ImageQuerySet, value: str, user: Any) -> ImageQuerySet: ...
 
 
+class AtHand(Protocol):
+    def __call__(self, value: str, library: Library, number: int) -> Bitmap | None:
+        """`bitmap[id]` of the images that pass, at this number of the change log or a later one: the same as `apply`,
+        for ids that are no image's whatever comes. None: that has to be asked of the database now."""
+
+
 @dataclass(frozen=True)
 class Filter:
     """One operator of the search box and of the filter form."""
@@ -62,9 +70,20 @@ class Filter:
     unlisted: frozenset[str] = frozenset()
     """Canonical values that ask for images which are otherwise not listed (hidden, removed, missing, unreadable):
     they show them to those who may edit them."""
+    kept: bool | None = None
+    """Whether search may keep what passes and look again only at what the change log says (`search.filter_bitmaps`):
+    when all that `apply` asks is told there of each image, or by a kind of entry in `anew`. False: never; None: nobody
+    has said, and it is not kept."""
+    anew: frozenset[str] = frozenset()
+    """Kinds of entries of the change log (`Change.Kind`) after which all is asked anew."""
+    at_hand: AtHand | None = None
+    """What passes a canonical value, where this process knows that without the database."""
+    personal: bool | frozenset[str] = True
+    """Whether what passes depends on who asks; or the canonical values for which it does."""
 
 
 _registry: dict[str, Filter] = {}
+_untyped: dict[str, Filter] = {}
 
 RESERVED = frozenset(
     {"like", "unlike", "not", "order", "min", "q", "upload", "page", "offset", "as", "best", "naming", "of"}
@@ -80,6 +99,19 @@ def register(filter: Filter) -> None:
     if not (filter.name.isascii() and filter.name.isalpha() and filter.name.islower()) or filter.name in RESERVED:
         raise ValueError(f"{filter.name!r} cannot be a filter's name: lower-case letters, none of {sorted(RESERVED)}")
     _registry[filter.name] = filter
+
+
+def register_untyped(filter: Filter) -> None:
+    """Add a filter that the program uses in terms of its own, and that nobody can type or choose."""
+    _untyped[filter.name] = filter
+
+
+def filter_of(term: Term) -> Filter:
+    """The filter that a term speaks of. Raises BadQuery when it is not registered (any more)."""
+    filter = get(term.name) or _untyped.get(term.name)
+    if filter is None:
+        raise BadQuery(f"There is no filter named {term.name!r} any more. Take it out of the search.")
+    return filter
 
 
 def get(name: str) -> Filter | None:
@@ -116,14 +148,19 @@ def _naming(term: Term) -> Iterator[None]:
         raise
 
 
-def filtered(terms: Iterable[Term], user: Any) -> ImageQuerySet:
+def filtered(terms: Iterable[Term], user: Any, *, among: Iterable[int] | None = None) -> ImageQuerySet:
     """The images that `user` may see and that pass every term, in no order.
 
     Only listed images (not hidden, removed, missing or unreadable), unless a term asks for such images and
-    the user may edit them. Raises BadQuery when a term speaks of something that is not there.
+    the user may edit them; only those among these few ids, where they are given. Raises BadQuery when a term speaks
+    of something that is not there.
     """
     terms = list(terms)
-    return narrow(within_reach(terms, user), terms, user)
+    reach = within_reach(terms, user)
+    if among is None:
+        return narrow(reach, terms, user)
+    few = [int(i) for i in among]
+    return _those(few, narrow(reach.one_of(few), terms, user))
 
 
 def narrow(queryset: ImageQuerySet, terms: Sequence[Term], user: Any) -> ImageQuerySet:
@@ -132,14 +169,12 @@ def narrow(queryset: ImageQuerySet, terms: Sequence[Term], user: Any) -> ImageQu
     for one in terms:
         groups.setdefault((one.name, one.negated), []).append(one.value)
     for (name, negated), values in groups.items():
-        filter = get(name)
-        if filter is None:
-            raise BadQuery(f"There is no filter named {name!r} any more. Take it out of the search.")
+        filter = filter_of(Term(name, values[0], negated))
         if negated:
             for value in values:
-                queryset = queryset.exclude(pk__in=_passing(filter, value, user, negated=True))
+                queryset = queryset.exclude(pk__in=alone(Term(name, value, True), user, queryset.few).values("pk"))
         elif filter.several == "any" and len(values) > 1:
-            queryset = queryset.filter(_any_of(filter, values, user))
+            queryset = queryset.filter(_any_of(name, values, user, queryset.few))
         else:
             for value in values:
                 with _naming(Term(name, value)):
@@ -149,16 +184,17 @@ def narrow(queryset: ImageQuerySet, terms: Sequence[Term], user: Any) -> ImageQu
 
 def shows_unlisted(terms: Iterable[Term]) -> bool:
     """Whether a term asks for images that are otherwise not listed."""
-    return bool(_asked(terms))
+    return bool(asked(terms))
 
 
-def _asked(terms: Iterable[Term]) -> set[str]:
-    asked: set[str] = set()
+def asked(terms: Iterable[Term]) -> set[str]:
+    """For which images these terms ask that are otherwise not listed: values of `Filter.unlisted`."""
+    found: set[str] = set()
     for one in terms:
         filter = get(one.name)
         if filter is not None and not one.negated and one.value in filter.unlisted:
-            asked.add(one.value)
-    return asked
+            found.add(one.value)
+    return found
 
 
 def within_reach(terms: Sequence[Term], user: Any) -> ImageQuerySet:
@@ -166,25 +202,39 @@ def within_reach(terms: Sequence[Term], user: Any) -> ImageQuerySet:
     from search.models import Image
 
     visible = Image.objects.visible_to(user)
-    asked = _asked(terms)
-    if not asked:
+    unlisted = asked(terms)
+    if not unlisted:
         return visible.listed()
-    if asked == {"hidden"}:
-        return visible.editable_by(user).filter(state__in=["waiting", "ready"])
+    if unlisted == {"hidden"}:
+        return visible.editable_by(user).exclude(state__in=["unreadable", "missing", "removed"])
     return visible.editable_by(user)
 
 
-def _passing(filter: Filter, value: str, user: Any, *, negated: bool = False) -> Any:
+def alone(term: Term, user: Any, few: Iterable[int] | None = None) -> ImageQuerySet:
+    """The images that a single term speaks of, whoever may see them: its minus sign left aside. With `few` only those
+    of these ids. Raises BadQuery."""
     from search.models import Image
 
-    with _naming(Term(filter.name, value, negated)):
-        return filter.apply(Image.objects.all(), value, user).order_by().values("pk")
+    filter = filter_of(term)
+    with _naming(term):
+        if few is None:
+            return filter.apply(Image.objects.all(), term.value, user)
+        few = list(few)
+        return _those(few, filter.apply(Image.objects.all().one_of(few), term.value, user))
 
 
-def _any_of(filter: Filter, values: Sequence[str], user: Any) -> Any:
+def _those(few: list[int], passing: ImageQuerySet) -> ImageQuerySet:
+    from django.db.models import Exists
+
+    from search.models import Image
+
+    return Image.objects.filter(Exists(passing), pk__in=few)
+
+
+def _any_of(name: str, values: Sequence[str], user: Any, few: Iterable[int] | None) -> Any:
     from django.db.models import Q
 
     condition = Q()
     for value in values:
-        condition |= Q(pk__in=_passing(filter, value, user))
+        condition |= Q(pk__in=alone(Term(name, value), user, few).values("pk"))
     return condition

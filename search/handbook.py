@@ -15,7 +15,18 @@ from django.conf import settings
 from django.urls import reverse
 from django.utils.safestring import SafeString, mark_safe
 
-REFERENCE = ["commands", "settings", "spaces", "matches", "identify", "review", "copies", "backup", "deploy"]
+REFERENCE = [
+    "commands",
+    "settings",
+    "spaces",
+    "matches",
+    "identify",
+    "review",
+    "copies",
+    "look-alikes",
+    "backup",
+    "deploy",
+]
 """The documents beside the guide that people are shown, in this order."""
 
 _LINK = re.compile(r"\[([^\]]+)\]\(([^)#:\s]+)(#[^)\s]*)?\)")

@@ -22,7 +22,7 @@ from django.db import connection, models, transaction
 
 from search.errors import SearchError
 from search.models import Counter, EmbeddingSpace, Image
-from search.vectors import faiss_index
+from search.vectors import index_folder
 
 PREFIX = "highwater:"
 MEND = "manage.py repair --ids"
@@ -120,7 +120,7 @@ def mend() -> list[str]:
             marks[kind] = mark
     if done:  # the files were ahead of the database: an index beside them would take old vectors for those it knows
         for folder in path().parent.glob("*/"):
-            faiss_index.forget(folder)
+            index_folder.forget(folder)
     if damaged:
         path().unlink(missing_ok=True)
     _raise_file({kind: mark for kind, mark in marks.items() if mark})

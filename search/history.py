@@ -12,6 +12,7 @@ from django.db.models import QuerySet
 from search import (  # noqa: F401  (each kind of steps adds itself)
     changes,
     copy_steps,
+    difference_steps,
     personal_steps,
     review_steps,
     row_steps,
@@ -100,6 +101,10 @@ def record(
         return None
     if len(outcome.listed):
         changes.record(Change.Kind.IMAGES, outcome.listed)
+    if len(facts := np.setdiff1d(outcome.changed, outcome.listed)):
+        changes.record(Change.Kind.FACTS, facts)
+    for kind in sorted(outcome.kinds):
+        changes.record(kind)
     said = left_out(skipped)
     return Action.objects.create(
         user=user,

@@ -5,20 +5,23 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import os
+import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 
 import numpy as np
 from django.db.models import Max
 
+from search import index_failures
 from search.arrays import Vectors
 from search.background import reference
 from search.bitmaps import get_library, known_library
 from search.errors import EncoderUnavailable, IndexNotMade, SpaceMismatch, StoreFault
 from search.models import Embedding, EmbeddingSpace
 from search.spaces import encoder_of
-from search.vectors import faiss_index, get_store
+from search.vectors import faiss_index, get_store, index_folder
 
 LEAST_ROWS = 20_000
 """Below this an index answers nothing: every search is exact."""
@@ -42,17 +45,36 @@ class State:
     """Vectors written or taken away since: scored exactly beside it."""
     made_at: float = 0.0
     fault: str = ""
+    failed: str = ""
+    """Why the background tasks could not make it the last time."""
+    tries: int = 0
+    """How often they failed, one after the other."""
+    again_at: float = 0.0
+    """From when on they try again, in seconds since 1970."""
+
+    @property
+    def again(self) -> datetime:
+        """`again_at` as a moment."""
+        return datetime.fromtimestamp(self.again_at, tz=UTC)
 
 
 def state(space: EmbeddingSpace) -> State:
     """What there is. Opens the index; two small queries."""
     store = get_store(space)
+    failure = index_failures.read(store.file.folder)
+    last = (failure.why, failure.tries, failure.again_at) if failure else ("", 0, 0.0)
     index = store.index()
     if index is None:
-        return State(fault=store.index_fault)
+        return State(0, 0.0, 0, 0.0, store.index_fault, *last)
     since = known_library().written_since(space.pk, index.about.last)
     about = index.about
-    return State(about.rows, about.recall, len(since), about.made_at)
+    return State(about.rows, about.recall, len(since), about.made_at, "", *last)
+
+
+def rests(space: EmbeddingSpace) -> bool:
+    """Whether making the index failed not long enough ago to try it again. One look at the disk."""
+    failure = index_failures.read(get_store(space).file.folder)
+    return failure is not None and failure.at <= time.time() < failure.again_at
 
 
 def due(space: EmbeddingSpace) -> bool:
@@ -99,10 +121,12 @@ def make(
                 "every search is exact and needs no index."
             )
         try:
-            return faiss_index.build(
+            about = faiss_index.build(
                 store.get, ids, store.file.folder, dim=space.dim, last=last, wanted=recall, queries=_phrases(space),
                 go_on=go_on, still_so=still_so,
             )  # fmt: skip
+            index_failures.forget(store.file.folder)
+            return about
         except ValueError as error:
             raise IndexNotMade(
                 f"{space.name} cannot be indexed: {error}. `manage.py verify` says what is wrong with its vectors."
@@ -139,8 +163,9 @@ def drop(space: EmbeddingSpace) -> bool:
     """Delete the space's index: searches are exact from then on. Whether there was one."""
     store = get_store(space)
     with _alone(store.file.folder):
-        there = faiss_index.current(store.file.folder) is not None
-        faiss_index.forget(store.file.folder)
+        there = index_folder.current(store.file.folder) is not None
+        index_folder.forget(store.file.folder)
+        index_failures.forget(store.file.folder)
     return there
 
 

@@ -73,6 +73,11 @@ def register(place: Place, *rows: Key) -> None:
         _keys.append(row)
 
 
+def registered() -> tuple[int, int]:
+    """How many places and keys there are: the same for as long as nobody registers more."""
+    return len(_places), len(_keys)
+
+
 def sections() -> list[Section]:
     """The whole table, place by place, as the help sheet shows it."""
     places = sorted(_places.values(), key=lambda place: place.order)
@@ -110,7 +115,7 @@ def spoken(row: Key) -> Iterator[str]:
 ANYWHERE = Place("anywhere", "Everywhere", 100)
 LIGHTBOX = Place("lightbox", "In the lightbox", 10, modal=True)
 GRID = Place("grid", "Among pictures", 30)
-COPIES = Place("copies", "Among exact copies", 40)
+COPIES = Place("copies", "Among exact copies and look-alikes", 40)
 IMAGE = Place("image", "On the page of a picture", 20)
 REVIEW = Place("review", "In a review queue", 25)
 
@@ -181,6 +186,7 @@ register(
     COPIES,
     Key("copies", ("1", "2", "3", "4", "5", "6", "7", "8", "9"), "choose", "Choose which one to keep"),
     Key("copies", ("Enter", "k"), "keep", "Keep it and hide the others"),
+    Key("copies", ("d",), "different", "They are different pictures (look-alikes only)"),
     Key("copies", ("s",), "skip", "Go on to the next group"),
     Key("copies", ("u",), "undo", "Take back the last one"),
     Key("copies", ("Escape",), "back", "Back"),

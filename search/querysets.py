@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -15,6 +16,37 @@ if TYPE_CHECKING:
 
 
 class ImageQuerySet(models.QuerySet["Image"]):
+    few: list[int] | None = None
+    """The ids that `one_of` was given."""
+    links: models.QuerySet[Any] | None = None
+    """The rows that say all by themselves which images these are (see `having`)."""
+
+    def _clone(self) -> ImageQuerySet:
+        made: ImageQuerySet = super()._clone()  # type: ignore[misc]
+        made.few = self.few
+        return made
+
+    def one_of(self, ids: list[int]) -> ImageQuerySet:
+        """The image of the outer query, which is one of these few ids: for Exists, which asks whether it is here.
+
+        So a database looks at each of the few and at no index of many, whatever is asked of them; nor at other images'
+        tags, albums and comments (see `having`).
+        """
+        found = self.filter(pk=OuterRef("pk"))
+        found.few = ids
+        return found
+
+    def having(self, links: models.QuerySet[Any], *, mostly: bool = False) -> ImageQuerySet:
+        """Those of which a row of `links` speaks: of a model with an `image`. `mostly`: that may be most of them."""
+        if self.few is not None:
+            return self.filter(pk__in=links.filter(image__in=self.few).order_by().values("image"))
+        if mostly:
+            found = self.filter(Exists(links.filter(image=OuterRef("pk"))))
+        else:
+            found = self.filter(pk__in=links.order_by().values("image"))
+        found.links = None if self.query.where else links
+        return found
+
     def visible_to(self, user: Any) -> ImageQuerySet:
         """The images this person may see: the one gate of every page and command.
 
@@ -71,17 +103,7 @@ class ImageQuerySet(models.QuerySet["Image"]):
         """
         rows: Any = self
         if settings.IMAGESEARCH_STACKS:
-            from search.live import is_live
-
-            beneath = self.model._default_manager.filter(stack_of=OuterRef("pk")).order_by()
-            number = (
-                beneath.filter(hidden=False, state__in=["waiting", "ready"]).values("stack_of").annotate(n=Count("pk"))
-            )
-            rows = rows.annotate(
-                stacked=Coalesce(Subquery(number.values("n")), 0),
-                stacked_raw=Exists(beneath.filter(format="RAW")),
-                live=is_live(),
-            )
+            rows = rows.annotate(**_of_stacks())
         return rows.select_related("source").only(
             "id", "source__name", "source__root", "path", "name", "state", "sha256", "width", "height",
             "shown_at", "title", "rating", "hidden", "format", "size", "mtime_ns",
@@ -98,7 +120,23 @@ class ImageQuerySet(models.QuerySet["Image"]):
 
     def after(self, *, shown_at: Any, id: int) -> ImageQuerySet:
         """Keyset pagination under `newest_first`: the rows after this one."""
-        return self.filter(Q(shown_at__lt=shown_at) | Q(shown_at=shown_at, id__lt=id))
+        # The first part is where an index is entered: SQLite walks to an OR from its end.
+        return self.filter(Q(shown_at__lte=shown_at), Q(shown_at__lt=shown_at) | Q(id__lt=id))
+
+
+@functools.cache
+def _of_stacks() -> dict[str, Any]:
+    """What `for_grid` asks of stacks and live photos. Put together once: a query copies what it is annotated with."""
+    from search.live import is_live
+    from search.models import Image
+
+    beneath = Image.objects.filter(stack_of=OuterRef("pk")).order_by()
+    number = beneath.filter(hidden=False, state__in=["waiting", "ready"]).values("stack_of").annotate(n=Count("pk"))
+    return {
+        "stacked": Coalesce(Subquery(number.values("n")), 0),
+        "stacked_raw": Exists(beneath.filter(format="RAW")),
+        "live": is_live(),
+    }
 
 
 __all__ = ["ImageQuerySet"]

@@ -5,10 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from django.db.models import Count, QuerySet
+from django.db.models import Exists, OuterRef, QuerySet
 
 from search.access import readable_sources
 from search.errors import BadQuery
+from search.facets import get_facets
 from search.models import Album, AlbumEntry, Image, ImageTag, Source, Tag, tag_key
 from search.querysets import ImageQuerySet
 
@@ -64,11 +65,14 @@ def by_name(kind: str, name: str, user: Any) -> Collection:
 
 def choices(user: Any) -> list[tuple[str, list[Collection]]]:
     """(heading, collections) of what this person may choose from; of many tags the most used ones."""
-    tags = _of("tag", user).annotate(uses=Count("image_links")).order_by("-uses", "key")[:MOST_TAGS]
+    facets = get_facets()
+    used = facets.tags(facets.library.visible(user, listed=False))
+    most = sorted(used, key=lambda pk: (-used[pk], pk))[:MOST_TAGS]
+    tags = Tag.objects.filter(pk__in=most).order_by("key")
     groups = [
         ("Sources", [Collection("source", pk, name) for pk, name in _of("source", user).values_list("pk", "name")]),
         ("Albums", [Collection("album", pk, name) for pk, name in _of("album", user).values_list("pk", "name")]),
-        ("Tags", [Collection("tag", tag.pk, tag.name) for tag in sorted(tags, key=lambda tag: tag.key)]),
+        ("Tags", [Collection("tag", tag.pk, tag.name) for tag in tags]),
     ]
     return [(heading, found) for heading, found in groups if found]
 
@@ -80,5 +84,5 @@ def _of(kind: str, user: Any) -> QuerySet[Any]:
         return Source.objects.all() if user is None or user.is_staff else readable_sources(user)
     if kind == "album":
         return Album.objects.visible_to(user)
-    seen = ImageTag.objects.filter(image__in=Image.objects.visible_to(user).values("pk"))
-    return Tag.objects.filter(pk__in=seen.values("tag"))
+    seen = Image.objects.visible_to(user).filter(pk=OuterRef("image"))
+    return Tag.objects.filter(Exists(ImageTag.objects.filter(Exists(seen), tag=OuterRef("pk"))))

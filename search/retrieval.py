@@ -12,18 +12,18 @@ import numpy as np
 import numpy.typing as npt
 import PIL.Image
 from django.conf import settings
-from django.db.models import Q
 
-from search import background, calibration, filters, naming, ranking, stacks
+from search import background, calibration, filter_bitmaps, filters, naming, ranking, stacks
 from search.arrays import Bitmap, Ids
 from search.bitmaps import Library, get_library
 from search.calibration import Percents
+from search.columns import ids_of
 from search.examples import Examples, gather
 from search.kept import Kept
 from search.models import EmbeddingSpace, Image
+from search.newest import newest_of
 from search.query import Query
 from search.serving import serving_space
-from search.steps import chunks
 from search.vectors import get_store
 
 KEPT_RANKINGS = 128
@@ -67,7 +67,7 @@ class Page:
     capped: bool
     """Whether more was found than results are shown (settings.IMAGESEARCH_MAX_RESULTS)."""
     dropped: int
-    """Hits of this page that the person may no longer see, or that the database no longer knows."""
+    """Hits of this page that the person may no longer see, that no longer pass the filters, or are gone."""
     notices: list[str]
     took_ms: float
     min_match: int = 0
@@ -98,6 +98,8 @@ class _Ranking:
     capped: bool
     notices: list[str]
     made: float
+    seen: tuple[int, int] = (-1, 0)
+    """Where the change log stood."""
     names: Callable[[Ids], Ids] | None = None
     """Looks for the hits by name that follow these; after a full ranking nobody reads so far."""
     carrying: int = 0
@@ -135,9 +137,9 @@ def find(
 
     Ranked images that match less than `min_match(query)` are left away and counted (`Page.below`).
 
-    The first page ranks; the pages after it go on in the same ranking for a quarter of an hour, so that they
-    neither overlap nor leave anything out while images are added. Whether the user may see an image is checked
-    for every page anew.
+    The first page ranks, unless nothing was changed since the same was asked; the pages after it go on in the same
+    ranking for a quarter of an hour, so that they neither overlap nor leave anything out while images are added.
+    Whether the user may see an image is checked for every page anew.
 
     Everything is of one space: the one that serves in this process now, or `space`, which is then not replaced by
     `look` when its model is not here (EncoderUnavailable).
@@ -147,11 +149,14 @@ def find(
     """
     started = time.perf_counter()
     offset, limit = max(0, offset), max(1, limit)
-    key = (query, None if user is None else user.pk, None if space is None else space.pk)
-    ranking = _rankings.get(key) if offset and not pictures else None
-    if ranking is None:
+    key = (query, _who(user), None if space is None else space.pk)
+    ranking = None if pictures else _rankings.get(key)
+    if ranking is None or not (offset or _still_so(ranking, query, space)):
         ranking = _passing(_nearest(query, user, pictures, space), query, min_match(query, pictures))
         _rankings.put(key, ranking, keep=not pictures)
+    elif not offset:
+        ranking = replace(ranking, made=time.monotonic())  # the pages after it have their quarter of an hour
+        _rankings.put(key, ranking, keep=True)
     if ranking.names is not None and offset + limit >= len(ranking.ids):
         ranking = _with_names(ranking)
         _rankings.put(key, ranking, keep=not pictures)
@@ -159,7 +164,7 @@ def find(
     score_of = dict(zip(ids.tolist(), _numbers(scores), strict=True))
     match_of = dict(zip(ids.tolist(), _numbers(ranking.matches[offset : offset + limit]), strict=True))
     place_of = {pk: offset + place for place, pk in enumerate(ids.tolist())}
-    images = filters.within_reach(query.filters, user).for_grid().in_order_of(ids)
+    images = filters.filtered(query.filters, user, among=ids).for_grid().in_order_of(ids)
     return Page(
         hits=[Hit(image.pk, score_of[image.pk], image, match_of[image.pk], place_of[image.pk]) for image in images],
         total=len(ranking.ids),
@@ -225,20 +230,22 @@ def everything(query: Query, user: Any) -> Everything:
         images = images.reverse() if query.order == "oldest" else images
         ids = np.fromiter(images.values_list("pk", flat=True).iterator(chunk_size=20_000), dtype=np.int64)
         return Everything(ids, np.full(len(ids), np.nan, dtype=np.float32), False, list(query.notices))
-    key = (query, None if user is None else user.pk, None)
+    key = (query, _who(user), None)
     ranking = _rankings.get(key) or _passing(_nearest(query, user, ()), query, min_match(query))
     ranking = _with_names(ranking)
     _rankings.put(key, ranking, keep=True)
-    reached = filters.within_reach(query.filters, user)
-    parts = [_ids(reached.filter(pk__in=chunk)) for chunk in chunks(ranking.ids)]
+    portion = max(100, 10_000 // (1 + len(query.filters)))  # SQLite takes 32,766 parameters, and each term has its own
+    portions = [ranking.ids[start : start + portion] for start in range(0, len(ranking.ids), portion)]
+    parts = [ids_of(filters.filtered(query.filters, user, among=some)) for some in portions]
     kept = np.isin(ranking.ids, np.concatenate([ranking.ids[:0], *parts]))
     notices = [*query.notices, *ranking.notices]
     return Everything(ranking.ids[kept], ranking.scores[kept], ranking.capped, notices)
 
 
 def reset_rankings() -> None:
-    """Forget every kept ranking, every encoded text and the library's background."""
+    """Forget every kept ranking, every filter's bitmap, every encoded text and the library's background."""
     _rankings.clear()
+    filter_bitmaps.reset_filter_bitmaps()
     ranking.reset_texts()
     background.reset_background()
 
@@ -246,9 +253,22 @@ def reset_rankings() -> None:
 _rankings = Kept[_Ranking](KEPT_RANKINGS, KEPT_SECONDS)
 
 
+def _who(user: Any) -> Any:
+    """For whom a ranking is: as which the person is let in may change, and no entry of the change log says so."""
+    return None if user is None else (user.pk, user.is_active, user.is_staff)
+
+
+def _still_so(ranking: _Ranking, query: Query, space: EmbeddingSpace | None) -> bool:
+    """Whether ranking again would find the same: nothing was written since, and what serves is what served."""
+    if query.like or query.unlike or query.upload or ranking.notices:
+        return False  # pictures may have expired, and what was missing may be there now
+    if any(not filters.filter_of(one).kept for one in query.filters):
+        return False  # the change log may say nothing of what they ask
+    return ranking.seen == get_library().stands and (space or serving_space()).pk == ranking.space.pk
+
+
 def _nearest_key(query: Query, user: Any, space: EmbeddingSpace | None = None) -> Any:
-    who, where = None if user is None else user.pk, None if space is None else space.pk
-    return (replace(query, min=0, order="best"), who, where, "nearest")
+    return (replace(query, min=0, order="best"), _who(user), None if space is None else space.pk, "nearest")
 
 
 def _nearest(
@@ -256,7 +276,7 @@ def _nearest(
 ) -> _Ranking:
     """Everything near, best first, with its match %; kept, so that moving the limit ranks nothing again."""
     library = get_library()
-    visible = library.visible(user)
+    stands, visible = library.stands, library.visible(user)
     if not (query.ranked or pictures):
         return _newest(query, user, library, visible, space or serving_space())
     examples = gather(query, user, pictures, library, space)
@@ -268,15 +288,16 @@ def _nearest(
     if examples.vector is not None and not examples.unknown_groups:
         ids, scores = _best(examples, allowed & embedded)
         if len(ids) < most:
-            names = partial(_besides, _by_name(query, user, ids[:0], allowed))
+            names = partial(_besides, _by_name(query, ids[:0], allowed))
         else:
             names = partial(_names_after, query, user, examples)
     elif examples.vector is not None:
         ids, scores, carrying = _words_first(query, user, library, examples, allowed, embedded)
     else:
         # Only unwanted names were given: what is left, newest first.
-        everything = Q() if examples.unwanted_groups and not examples.unknown_groups else None
-        ids = _named(query, user, naming.called_any(examples.unknown_groups) or everything, allowed)
+        everything = allowed if examples.unwanted_groups and not examples.unknown_groups else None
+        carrying_any = naming.carrying(examples.unknown_groups, library, allowed)
+        ids = newest_of(everything if carrying_any is None else carrying_any)
         scores = np.full(len(ids), np.nan, dtype=np.float32)
     ranked = int((~np.isnan(scores)).sum())
     capped = ranked >= most or len(ids) - ranked >= most
@@ -293,6 +314,7 @@ def _nearest(
         capped=capped,
         notices=examples.notices,
         made=time.monotonic(),
+        seen=stands,
         names=names,
         carrying=carrying,
     )
@@ -361,14 +383,11 @@ def _newest(query: Query, user: Any, library: Library, visible: Bitmap, space: E
 def _allowed(query: Query, user: Any, library: Library, visible: Bitmap, examples: Examples) -> Bitmap:
     """`bitmap[id]` of the images that pass the filters, carry no unwanted word and are no example. A fresh array."""
     allowed = visible.copy()
-    if filters.shows_unlisted(query.filters):
-        allowed = _fitted(library.bitmap(_ids(filters.filtered(query.filters, user))), visible)
-    elif query.filters:
-        # Who may see what is in the bitmap already: without it most filters are answered by an index alone.
-        allowed &= _fitted(library.bitmap(_ids(filters.narrow(Image.objects.all(), query.filters, user))), visible)
-    unwanted = naming.called_any(examples.unwanted_groups)
+    if query.filters:
+        allowed = _fitted(filter_bitmaps.allowed(query.filters, user, library), visible)
+    unwanted = naming.carrying(examples.unwanted_groups, library, allowed)
     if unwanted is not None:
-        allowed &= ~_fitted(library.bitmap(_ids(Image.objects.filter(unwanted))), visible)
+        allowed &= ~unwanted
     shown = stacks.mates(query.like, library)
     allowed[shown[shown < len(allowed)]] = False
     return allowed
@@ -390,9 +409,10 @@ def _words_first(
 
     Third, how many carry them.
     """
-    condition = naming.called_any(examples.unknown_groups) or Q(pk__in=[])
-    carrying = _fitted(library.bitmap(_ids(Image.objects.filter(condition))), allowed) & allowed
-    first = _followed(*_best(examples, carrying & embedded), _named(query, user, condition, carrying & ~embedded))
+    carrying = naming.carrying(examples.unknown_groups, library, allowed)
+    if carrying is None:
+        carrying = np.zeros_like(allowed)
+    first = _followed(*_best(examples, carrying & embedded), newest_of(carrying & ~embedded))
     ids, scores = _best(examples, allowed & embedded & ~carrying)
     room = max(0, settings.IMAGESEARCH_MAX_RESULTS - len(first[0]))
     return np.concatenate([first[0], ids[:room]]), np.concatenate([first[1], scores[:room]]), len(first[0])
@@ -416,37 +436,24 @@ def _names_after(query: Query, user: Any, examples: Examples, ranked: Ids) -> Id
     """Hits by name after these, looked for now."""
     library = get_library()
     allowed = _allowed(query, user, library, library.visible(user), examples)
-    return _by_name(query, user, ranked, allowed)
+    return _by_name(query, ranked, allowed)
 
 
 def _besides(named: Ids, ranked: Ids) -> Ids:
     return named[~np.isin(named, ranked)]
 
 
-def _by_name(query: Query, user: Any, ranked: Ids, allowed: Bitmap) -> Ids:
+def _by_name(query: Query, ranked: Ids, allowed: Bitmap) -> Ids:
     """Images that carry all words of a phrase and are not ranked, newest first."""
     rest = allowed.copy()
     rest[ranked[ranked < len(rest)]] = False
-    return _named(query, user, naming.called_any(naming.words_of(phrase) for phrase in query.phrases), rest)
+    groups = (naming.words_of(phrase) for phrase in query.phrases)
+    return newest_of(naming.carrying(groups, get_library(), rest))
 
 
 def _followed(ids: Ids, scores: _Scores, more: Ids) -> tuple[Ids, _Scores]:
     """Hits followed by some without a score."""
     return np.concatenate([ids, more]), np.concatenate([scores, np.full(len(more), np.nan, dtype=np.float32)])
-
-
-def _named(query: Query, user: Any, condition: Q | None, allowed: Bitmap) -> Ids:
-    """Ids of the newest images that are called so, among the allowed ones."""
-    if condition is None:
-        return np.zeros(0, dtype=np.int64)
-    images = filters.filtered(query.filters, user).filter(condition).newest_first()
-    found: list[int] = []
-    for image_id in images.values_list("pk", flat=True).iterator():
-        if image_id < len(allowed) and allowed[image_id]:
-            found.append(image_id)
-            if len(found) == settings.IMAGESEARCH_MAX_RESULTS:
-                break
-    return np.array(found, dtype=np.int64)
 
 
 def _by_date(ranking: _Ranking, *, newest: bool) -> _Ranking:
@@ -463,10 +470,6 @@ def _by_date(ranking: _Ranking, *, newest: bool) -> _Ranking:
 
 def _numbers(values: npt.NDArray[np.floating]) -> list[float | None]:
     return [None if np.isnan(value) else float(value) for value in values]
-
-
-def _ids(images: Any) -> Ids:
-    return np.fromiter(images.order_by().values_list("pk", flat=True).iterator(chunk_size=20_000), dtype=np.int64)
 
 
 def _fitted(flags: Bitmap, like: Bitmap) -> Bitmap:

@@ -16,7 +16,8 @@ from django.conf import settings
 from django.db import transaction
 from django.db.models import BooleanField, Case, Exists, F, Max, OuterRef, Q, QuerySet, Value, When
 
-from search.models import Counter, Image, ImageTag, Reviewed
+from search import changes
+from search.models import Change, Counter, Image, ImageTag, Reviewed
 from search.queues import Queue, Tally, register_queue, tally
 
 if TYPE_CHECKING:
@@ -112,6 +113,8 @@ def refresh(tell: Callable[[int, int], None] | None = None, *, portion: int = CH
             wrong, _ = _wrong(span, SORTED)
             ids = list(wrong.order_by("pk").select_for_update(of=("self",)).values_list("pk", flat=True))
             settle(ids)
+            if ids:
+                changes.record(Change.Kind.FACTS, ids)
         changed += len(ids)
         if tell is not None:
             tell(min(start + portion, last + 1), last + 1)

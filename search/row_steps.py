@@ -8,10 +8,11 @@ import numpy as np
 from django.db import IntegrityError, models, transaction
 
 from search.errors import runs_the_server
-from search.models import Album, AlbumEntry, AlbumShare, Image, ImageTag, RefusedKeyword, SavedSearch, Tag
+from search.models import Album, AlbumEntry, AlbumShare, Change, Image, ImageTag, RefusedKeyword, SavedSearch, Tag
 from search.steps import KINDS, Ids, Outcome, Step
 
 MODELS: dict[str, type[models.Model]] = {"tag": Tag, "album": Album, "share": AlbumShare, "search": SavedSearch}
+_KINDS = {"tag": Change.Kind.TAGS, "album": Change.Kind.ALBUMS, "share": Change.Kind.ALBUMS}
 _NOBODY: Ids = np.zeros(0, dtype=np.int64)
 
 
@@ -64,6 +65,8 @@ class SetRow(Step):
         if found != self.before or not self._write(model):
             return
         outcome.rows += 1
+        if self.model in _KINDS:
+            outcome.kinds.add(_KINDS[self.model])
         outcome.inverse.append(SetRow(self.model, self.pk, before=self.after, after=self.before))
 
     def _write(self, model: type[models.Model]) -> bool:

@@ -39,11 +39,11 @@ class Selected:
 
 def of(user: Any) -> Selected:
     """What this person has selected. One query."""
-    row = Selection.objects.filter(user=user.pk).first()
-    if row is None or not row.count:
+    row = Selection.objects.filter(user=user.pk).values_list("ids", "scores", "count").first()
+    if row is None or not row[2]:
         return Selected(_NONE, _NONE.astype(np.float32))
-    ids = unpack_ordered(row.ids)
-    scores = np.frombuffer(row.scores, dtype="<f4") if row.scores else np.full(len(ids), np.nan, dtype=np.float32)
+    ids = unpack_ordered(row[0])
+    scores = np.frombuffer(row[1], dtype="<f4") if row[1] else np.full(len(ids), np.nan, dtype=np.float32)
     return Selected(ids, scores)
 
 

@@ -16,14 +16,16 @@ from django.conf import settings
 from django.db import transaction
 from django.db.models import Exists, OuterRef, Q
 
-from search import curation, filters, history, steps
+from search import curation, filter_bitmaps, filters, history, steps
 from search.arrays import Bitmap, Ids
-from search.bitmaps import Library
+from search.bitmaps import Library, get_library
 from search.errors import BadValue
 from search.filters import Term
 from search.models import Action, Image
 from search.querysets import ImageQuerySet
 
+FEW = 10_000
+"""So few that pass filters are named to the database, which would else walk through all images to find them."""
 MOST = 100
 """So many files one stack may have."""
 _FIELDS = ("stack_of_id", "stack_origin")
@@ -34,6 +36,10 @@ def folded(terms: Iterable[Term], user: Any) -> ImageQuerySet:
     """`filters.filtered`, every stack once: its cover where that passes, else the first of those that do."""
     terms = list(terms)
     images = filters.filtered(terms, user)
+    if terms:
+        found = np.flatnonzero(filter_bitmaps.allowed(terms, user, get_library()))
+        if len(found) <= FEW:
+            images = images.filter(pk__in=found.tolist())
     if not settings.IMAGESEARCH_STACKS:
         return images
     passing = filters.filtered(terms, user).order_by()
@@ -95,13 +101,16 @@ def unfolded(
     """
     if not settings.IMAGESEARCH_STACKS:
         return ids, scores
-    there = set(ids.tolist())
+    alone = ids[~get_library().stacked(ids)]
+    if len(alone) == len(ids):
+        return ids, scores
+    there, some = set(ids.tolist()), np.setdiff1d(ids, alone)
     cover_of: dict[int, int] = {}
     others: dict[int, list[int]] = {}
-    for chunk in steps.chunks(ids) if not of_covers else ():
+    for chunk in steps.chunks(some) if not of_covers else ():
         rows = Image.objects.filter(pk__in=chunk, stack_of__isnull=False)
         cover_of.update((pk, cover) for pk, cover in rows.values_list("pk", "stack_of") if cover)
-    keys = np.unique(np.array([cover_of.get(one, one) for one in ids.tolist()], dtype=np.int64))
+    keys = np.unique(np.array([cover_of.get(one, one) for one in some.tolist()], dtype=np.int64))
     for chunk in steps.chunks(keys):
         for field in ("stack_of",) if of_covers else ("stack_of", "pk"):
             for pk, cover in images.filter(**{f"{field}__in": chunk}).order_by("pk").values_list("pk", "stack_of"):
@@ -116,15 +125,16 @@ def unfolded(
     return np.array([one for one, _ in made], dtype=np.int64), np.array([n for _, n in made], dtype=np.float32)
 
 
-def count(library: Library, user: Any) -> int:
-    """How many tiles everything this person sees makes."""
-    visible = library.visible(user)
-    number = int(visible.sum())
+def count(library: Library, user: Any, terms: Iterable[Term] = ()) -> int:
+    """How many tiles `folded(terms, user)` makes, counted in this process. Terms that ask for images which are not
+    listed (`filters.shows_unlisted`) are for the database to count. Raises BadQuery."""
+    passing = filter_bitmaps.allowed(list(terms), user, library)
     if not settings.IMAGESEARCH_STACKS:
-        return number
-    ids = np.flatnonzero(visible)
-    covers = library.covers(ids)
-    return number - int(((covers != ids) & visible[covers]).sum())
+        return int(passing.sum())
+    covers = library.covers(np.flatnonzero(passing))
+    tiles = np.zeros(max(len(passing), library.size), dtype=np.bool_)
+    tiles[covers] = True
+    return int(tiles.sum())
 
 
 def members(image: Image, user: Any) -> list[Image]:

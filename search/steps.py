@@ -20,7 +20,7 @@ from django.utils import timezone
 from search import review
 from search.arrays import Ids
 from search.compact import pack_ids, unpack_ids
-from search.models import Image, ImageTag, RefusedKeyword, Tag, tag_key
+from search.models import Change, Image, ImageTag, RefusedKeyword, Tag, tag_key
 from search.signals import image_states_changed
 
 CHUNK = 10_000
@@ -41,6 +41,8 @@ class Outcome:
     """Of the changed ones those whose state, hidden flag or stack changed: the change log speaks of them."""
     rows: int = 0
     """Rows that are no image's and changed: tags, albums, shares."""
+    kinds: set[Change.Kind] = field(default_factory=set)
+    """Of what kind these are for the change log."""
 
 
 class Step:

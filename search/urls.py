@@ -23,6 +23,7 @@ from search.views import (
     results,
     review,
     selection,
+    similar,
     slides,
     words,
 )
@@ -61,6 +62,9 @@ urlpatterns = [
     path("copies/", copies.copies_page, name="copies"),
     path("copies/keep/", copies.keep, name="copies_keep"),
     path("copies/all/", copies.everything, name="copies_all"),
+    path("similar/", similar.similar_page, name="similar"),
+    path("similar/keep/", similar.keep, name="similar_keep"),
+    path("similar/different/", similar.different, name="similar_different"),
     path("tags/", words.tag_list, name="tags"),
     path("tags/suggest/", image.tag_suggestions, name="tag_suggestions"),
     path("tags/<id:tag_id>/", words.tag_page, name="tag"),

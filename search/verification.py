@@ -13,6 +13,7 @@ from django.utils import timezone
 
 from search import decoding, indexing, thumbnails
 from search.arrays import Ids
+from search.columns import columns
 from search.errors import EncoderUnavailable, SpaceMismatch, StoreFault, Unreadable
 from search.models import Embedding, EmbeddingSpace, Image
 from search.spaces import encoder_of
@@ -21,7 +22,8 @@ from search.vectors.embedding_file import row_crcs
 from search.vectors.local import LocalStore
 from search.wording import agreeing, counted
 
-_BLOCK = 16_384
+_BLOCK_BYTES = 1 << 25
+"""So much of a file is read at once."""
 SAME = 0.99
 """Cosine from which a vector counts as that of the file: what precision and batching change stays far above it."""
 
@@ -104,28 +106,31 @@ def _check_rows(
 ) -> list[int]:
     """CRC of every believed row, zero for every other; returns a random sample of good ids."""
     store = get_store(space)
-    capacity = store.file.capacity()
     last = Embedding.objects.filter(space=space).aggregate(last=Max("image_id"))["last"] or -1
-    chosen: list[tuple[float, int]] = []
-    for start in range(0, max(capacity, last + 1), _BLOCK):
-        stop = start + _BLOCK
+    end = max(store.file.capacity(), last + 1)
+    block = np.empty((max(1, _BLOCK_BYTES // (4 * space.dim)), space.dim), dtype="<f4")
+    keys, chosen = np.zeros(0), np.zeros(0, dtype=np.int64)
+    for start in range(0, end, len(block)):
+        stop = min(start + len(block), end)
         ids, crcs = _believed(space, start, stop)
-        rows = np.asarray(store.file.rows(past=min(stop, capacity) - 1)[start:stop])
+        rows = store.file.read(start, block[: stop - start])
         verdict.rows += len(ids)
         bad = _wrong(ids, crcs, rows, start)
         if len(bad):
             bad = _second_look(space, store, bad)
             verdict.mismatched.extend(bad.tolist())
         _zero_strays(space, store, verdict, ids, rows, start)
-        good = np.setdiff1d(ids, bad)
-        keys = random.random(len(good))
-        chosen = sorted([*chosen, *zip(keys.tolist(), good.tolist(), strict=True)])[:sample]
+        if sample:
+            good = np.setdiff1d(ids, bad)
+            keys, chosen = np.append(keys, random.random(len(good))), np.append(chosen, good)
+            first = np.argsort(keys)[:sample]
+            keys, chosen = keys[first], chosen[first]
         if progress:
-            progress(space.name, min(stop, max(capacity, last + 1)), max(capacity, last + 1))
+            progress(space.name, stop, end)
     capacity = store.file.capacity()
     verdict.lost = [one for one in verdict.mismatched if one >= capacity]
     verdict.loss = _loss(store, verdict.lost)
-    return [image_id for _, image_id in chosen]
+    return chosen.tolist()
 
 
 def _add_what_was_cut_off(space: EmbeddingSpace, verdict: SpaceVerdict) -> None:
@@ -165,18 +170,20 @@ def some_of(ids: list[int], most: int = 5) -> str:
 
 
 def _believed(space: EmbeddingSpace, start: int, stop: int) -> tuple[Ids, Ids]:
-    rows = (
-        Embedding.objects.filter(space=space, image_id__gte=start, image_id__lt=stop)
-        .order_by("image_id")
-        .values_list("image_id", "crc32")
-    )
-    pairs = np.array(list(rows), dtype=np.int64).reshape(-1, 2)
-    return pairs[:, 0], pairs[:, 1]
+    """(ids, ascending, their CRCs) of the rows from `start` to before `stop` that the database believes."""
+    table = Embedding._meta.db_table
+    ids, crcs = columns(
+        f"SELECT image_id, crc32 FROM {table} WHERE space_id = %s AND image_id >= %s AND image_id < %s",
+        [space.pk, start, stop], ["image_id", "crc32"],
+    )  # fmt: skip
+    order = np.argsort(ids)
+    return ids[order], crcs[order]
 
 
 def _wrong(ids: Ids, crcs: Ids, rows: np.ndarray, start: int) -> Ids:
     inside = ids < start + len(rows)
-    computed = row_crcs(rows[ids[inside] - start])
+    there = ids[inside] - start
+    computed = row_crcs(rows if len(there) == len(rows) else rows[there])
     return np.concatenate([ids[inside][computed != crcs[inside]], ids[~inside]])
 
 
@@ -199,8 +206,10 @@ def _second_look(space: EmbeddingSpace, store: LocalStore, suspects: Ids) -> Ids
 def _zero_strays(
     space: EmbeddingSpace, store: LocalStore, verdict: SpaceVerdict, believed: Ids, rows: np.ndarray, start: int
 ) -> None:
-    written = np.flatnonzero(rows.any(axis=1)) + start
-    strays = np.setdiff1d(written, believed)
+    unbelieved = np.ones(len(rows), dtype=np.bool_)
+    unbelieved[believed[believed < start + len(rows)] - start] = False
+    others = np.flatnonzero(unbelieved)
+    strays = others[rows[others].any(axis=1)] + start
     if not len(strays):
         return
     with store.writing():

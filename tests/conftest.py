@@ -81,6 +81,7 @@ def _own_data_folder(tmp_path: Path, settings) -> Iterator[None]:  # type: ignor
 
 
 def reset_factories() -> None:
+    from search import look_alikes
     from search.bitmaps import reset_library
     from search.retrieval import reset_rankings
     from search.serving import here
@@ -90,6 +91,7 @@ def reset_factories() -> None:
     reset_stores()
     reset_library()
     reset_rankings()
+    look_alikes.reset()
 
 
 @pytest.fixture(scope="session")

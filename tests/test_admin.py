@@ -27,6 +27,7 @@ from search.models import (
     Change,
     Comment,
     Counter,
+    Difference,
     Embedding,
     EmbeddingSpace,
     Errand,
@@ -79,6 +80,7 @@ def make_row(model):
         Counter: lambda: Counter.objects.create(name=f"counter {n}", value=n),
         Crawl: lambda: Crawl.objects.create(source=make_source()),
         Watch: lambda: Watch.objects.create(source=make_source(), watched=True, beat_at=NOW),
+        Difference: lambda: Difference.objects.create(image=make_image(), mark=f"mark {n}", by=make_user()),
         Embedding: lambda: Embedding.objects.create(image=make_image(), space=make_row(EmbeddingSpace), crc32=n),
         EmbeddingSpace: lambda: EmbeddingSpace.objects.create(
             name=f"space-{n}", encoder="look", key=f"key {n}", label=f"Space {n}", dim=4, text=False

@@ -395,16 +395,16 @@ def test_parts_that_register_their_health_are_on_the_front_page(client, staff):
 def test_the_measurement_asks_for_every_list_with_constant_queries():
     """What `benchmarks.admin_at_size` does at a million rows, at a size for every day: each page answers, and four
     times the rows cost no query more (searches look through the ids stretch by stretch, and are left out)."""
-    from benchmarks import admin_at_size
+    from benchmarks import admin_at_size, library
 
     def queries(rows):
         return {
             row["page"]: row["queries"] for row in rows if "searched" not in row["page"] and "no tag" not in row["page"]
         }
 
-    admin_at_size.fill(1_000)
+    library.make(1_000, vectors=False)
     few = queries(admin_at_size.measure(1))
-    admin_at_size.grow(4_000)
+    library.grow(4_000)
     many = queries(admin_at_size.measure(1))
     assert len(few) > 40
     assert many == few

@@ -7,6 +7,7 @@ from django.core import checks as django_checks
 
 from search import checks, highwater
 from search.models import Counter
+from tests.factories import make_image
 
 
 def test_a_sound_installation_has_nothing_to_say():
@@ -64,7 +65,8 @@ def test_an_old_sqlite_is_an_error(monkeypatch):
 
 @pytest.mark.django_db(transaction=True)
 def test_ids_that_would_be_used_twice_are_an_error_with_the_command_that_mends_it():
-    Counter.objects.create(name=highwater.PREFIX + "image", value=20_000)
+    far = make_image().pk + 1_000
+    Counter.objects.update_or_create(name=highwater.PREFIX + "image", defaults={"value": far})
     (error,) = checks.check_ids(None, databases=["default"])
     assert error.id == "search.E005" and "repair --ids" in str(error.hint)
     highwater.mend()

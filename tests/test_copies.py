@@ -16,7 +16,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from search import albums, changes, copies, copy_rule, curation, errands, personal
-from search.bitmaps import Library, get_library
+from search.bitmaps import FOLD, Library, get_library
 from search.errors import BadQuery, BadValue, NotAllowed
 from search.models import (
     Album,
@@ -124,15 +124,28 @@ def test_pages_of_groups_neither_overlap_nor_leave_any_out(anna: Any, source: An
     assert keys == sorted(keys, reverse=True)
 
 
-def test_digests_that_agree_in_their_first_eight_bytes_only_are_no_copies(anna: Any, source: Any) -> None:
+def test_digests_that_are_folded_to_the_same_number_by_chance_are_no_copies(anna: Any, source: Any) -> None:
+    first, second = (int(one) for one in FOLD[:2])
     for number in range(4):
-        image = make_image(source, f"{number}.jpg", sha256=b"12345678" + bytes([number // 3]) * 24)
-        note(image)
+        words = [(7 + number // 3 * second) % 2**64, (8 - number // 3 * first) % 2**64, 9, 10]
+        note(make_image(source, f"{number}.jpg", sha256=np.array(words, dtype=">u8").tobytes()))
+    assert len(set(get_library().twins()[1].tolist())) == 1
     (group,), _ = copies.groups(anna)
     assert [one.image.name for one in group.copies] == ["0.jpg", "1.jpg", "2.jpg"]
     copies.hide_others(copies.representatives(anna), anna)
     assert sorted(Image.objects.filter(hidden=False).values_list("name", flat=True)) == ["0.jpg", "3.jpg"]
     assert copies.groups(anna) == ([], False)
+
+
+def test_digests_that_agree_in_their_first_bytes_are_groups_of_their_own(anna: Any, source: Any) -> None:
+    """A page draws no more than it says, and counts each group, however alike the digests look."""
+    for number in range(20):
+        for place in range(8):
+            note(make_image(source, f"{number}/{place}.jpg", sha256=b"12345678" + bytes([number]) * 24))
+    assert copies.tally(anna) == copies.Tally(groups=20, hiding=140)
+    found, more = copies.groups(anna)
+    assert sum(len(group.shown) for group in found) <= copies.MOST_SHOWN and more
+    assert len({group.key for group in found}) == len(found) == copies.MOST_SHOWN // 8
 
 
 def test_the_number_of_queries_does_not_depend_on_the_number_of_groups(anna: Any, source: Any) -> None:

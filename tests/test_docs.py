@@ -134,7 +134,7 @@ def test_links_between_documents_lead_somewhere():
 
 
 def test_requirements_are_pinned_and_name_no_platform():
-    for name in ("requirements.txt", "requirements-dev.txt"):
+    for name in ("requirements.txt", "requirements-dev.txt", "requirements-bench.txt"):
         for line in (ROOT / name).read_text().splitlines():
             if line and not line.startswith("#"):
                 assert re.fullmatch(r"[A-Za-z0-9_.-]+==[0-9][A-Za-z0-9.]*( +# .+)?", line), line

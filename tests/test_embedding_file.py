@@ -80,6 +80,25 @@ def test_a_broken_file_is_named_and_never_written(tmp_path: Path, damage, senten
     assert file.path.read_bytes() == before
 
 
+def test_blocks_are_read_as_they_are_on_the_disk_now(tmp_path: Path) -> None:
+    file, into = EmbeddingFile(tmp_path, DIM), np.ones((700, DIM), dtype="<f4")
+    assert file.read(0, into).shape == (0, DIM)
+    rows = unit_vectors(1000, DIM)
+    file.write(np.arange(1000), rows)
+    assert np.array_equal(file.read(0, into), rows[:700]) and np.shares_memory(file.read(0, into), into)
+    file.write(np.array([800]), rows[:1])
+    found = file.read(700, into)
+    assert len(found) == 1024 - 700 and np.array_equal(found[100], rows[0]) and not found[300:].any()
+    assert file.read(1024, into).shape == file.read(9_999, into).shape == file.read(0, into[:0]).shape == (0, DIM)
+    os.truncate(file.path, HEADER_BYTES + 40)
+    with pytest.raises(StoreFault, match="it was cut off"):
+        file.read(0, into)
+    file.path.unlink()
+    file.path.mkdir()
+    with pytest.raises(StoreFault, match="cannot be read: Is a directory"):
+        file.read(0, into)
+
+
 def test_mend_length_keeps_the_whole_rows_of_a_cut_off_file(tmp_path: Path) -> None:
     file = EmbeddingFile(tmp_path, DIM)
     rows = unit_vectors(10, DIM)

@@ -6,6 +6,7 @@ import os
 import subprocess
 import sys
 import threading
+import types
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -130,6 +131,47 @@ def test_a_transform_of_another_shape_is_used_as_it_is() -> None:
 def test_long_texts_are_cut_and_not_refused(dev_clip: str, settings: Any) -> None:
     rows = kept(dev_clip, "fp32", settings).encode_texts(["dog " * 500, "", "\n\t", "x" * 10_000])
     np.testing.assert_allclose(np.linalg.norm(rows, axis=1), 1, atol=1e-5)
+
+
+@pytest.mark.parametrize("spec", ["dev-clip", RANDOM])
+@pytest.mark.parametrize(("format", "least"), [("fp32", 0.999999), ("bf16", 0.9995)])
+def test_texts_without_their_padding_have_the_same_vectors(
+    spec: str, format: str, least: float, request: pytest.FixtureRequest, settings: Any
+) -> None:
+    import torch
+
+    spec = request.getfixturevalue("dev_clip") if spec == "dev-clip" else spec
+    encoder = kept(spec, format, settings)
+    texts = ["a dog", "", "two children and a red kite on the beach at sunset", "word " * 300]
+    assert encoder._encode_text != encoder._model.encode_text, "this tower is causal"
+    with torch.inference_mode():
+        whole = encoder._unit(encoder._model.encode_text(encoder._tokenizer(texts)))
+    for some in (texts, texts[:1], texts[:3]):
+        assert ((encoder.encode_texts(some) * whole[: len(some)]).sum(axis=1) > least).all()
+
+
+@pytest.mark.parametrize(
+    ("options", "causal"),
+    [
+        ({}, True), ({"proj_bias": True}, True), ({"proj_type": "none"}, True), ({"pool_type": "last"}, False),
+        ({"no_causal_mask": True}, False), ({"embed_cls": True}, False),
+        ({"use_pad_mask": True, "no_causal_mask": True}, False),
+    ],
+)  # fmt: skip
+def test_only_the_padding_of_causal_towers_is_left_away(options: dict[str, Any], causal: bool) -> None:
+    import torch
+    from open_clip.transformer import TextTransformer
+
+    from search.encoders.causal_texts import shortened
+
+    torch.manual_seed(3)
+    tower = TextTransformer(context_length=12, vocab_size=50, width=32, heads=2, layers=2, output_dim=16, **options)
+    encode = shortened(types.SimpleNamespace(text=tower.eval()), torch)
+    assert (encode is not None) == causal
+    if encode is not None:
+        tokens = torch.tensor([[48, 5, 49] + [0] * 9, [48, 5, 7, 9, 11, 49] + [0] * 6])
+        with torch.inference_mode():
+            assert torch.allclose(encode(tokens), tower(tokens), atol=1e-5)
 
 
 # --- weights of tags --------------------------------------------------------------------------------------

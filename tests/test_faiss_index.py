@@ -14,7 +14,7 @@ import pytest
 
 from search.arrays import Bitmap, Ids, Vectors
 from search.errors import StoreFault
-from search.vectors import faiss_index, local
+from search.vectors import faiss_index, index_folder, local
 from search.vectors.local import LocalStore
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -111,6 +111,87 @@ def test_a_filter_that_disagrees_with_the_query_loses_nothing(home: Home) -> Non
         assert home.store.search(query, 20, among).ids[0].tolist() == home.exact(query, 20, among)
 
 
+class Wide:
+    """A store of 128 dimensions in which rows differ in few directions, as those of networks do, and texts that lie
+    apart from all of them."""
+
+    dim, rows = 128, 30_000
+
+    def __init__(self, folder: Path, seed: int) -> None:
+        chance = np.random.default_rng(seed)
+        self.basis = np.linalg.qr(chance.standard_normal((self.dim, 26)))[0].T
+        self.centres = chance.standard_normal((40, 24))
+        self.store = LocalStore(folder, self.dim, news=lambda last: np.zeros(0, dtype=np.int64))
+        self.ids = np.arange(1, self.rows + 1)
+        self.store.upsert(self.ids, self.unit(self.drawn(self.rows, chance)))
+        self.texts, self.pictures = self.asked(100, chance, text=True), self.asked(20, chance, text=False)
+
+    def drawn(self, count: int, chance: np.random.Generator) -> Vectors:
+        where = self.centres[chance.integers(0, 40, count)] + 0.6 * chance.standard_normal((count, 24))
+        noise = 0.01 * chance.standard_normal((count, self.dim))
+        return 0.2 * where @ self.basis[:24] + self.basis[24] + noise
+
+    def asked(self, count: int, chance: np.random.Generator, *, text: bool) -> Vectors:
+        rows = self.drawn(count, chance)
+        return self.unit(rows - rows.mean(axis=0) + 1.5 * self.basis[25] if text else rows)
+
+    @staticmethod
+    def unit(rows: Vectors) -> Vectors:
+        return (rows / np.linalg.norm(rows, axis=1, keepdims=True)).astype(np.float32)
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_whatever_passes_of_what_is_far_from_the_query_is_found_through_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, seed: int
+) -> None:
+    monkeypatch.setattr(local, "EXACT_UP_TO", 1_000)
+    monkeypatch.setattr(local, "_MANY", 300)
+    monkeypatch.setattr(faiss_index, "_SAMPLE", 300)
+    wide = Wide(tmp_path / "space", seed)
+    folder = wide.store.file.folder
+    about = faiss_index.build(wide.store.get, wide.ids, folder, dim=128, queries=wide.texts[:80])
+    assert about.reached and about.components < 128
+    through, beyond = [], faiss_index.FaissIndex.beyond
+
+    def counted(self: faiss_index.FaissIndex, *given: object, **more: object) -> Ids | None:
+        found = beyond(self, *given, **more)  # type: ignore[arg-type]
+        through.append(found is not None and 20 <= len(found) < wide.rows / 4)
+        return found
+
+    monkeypatch.setattr(faiss_index.FaissIndex, "beyond", counted)
+    shares = []
+    for query in [*wide.texts[80:], *wide.pictures]:
+        scores = wide.store.file.rows() @ query
+        for passing in (0.75, 0.5, 0.2):
+            among = scores < np.quantile(scores[wide.ids], passing)
+            among[0] = among[wide.rows + 1 :] = False
+            hits = wide.store.search(query, 20, among)
+            assert among[hits.ids[0]].all()
+            assert np.allclose(hits.scores[0], scores[hits.ids[0]], atol=1e-5)
+            true = np.argsort(np.where(among, -scores, 9), kind="stable")[:20]
+            shares.append(len(np.intersect1d(hits.ids[0], true)) / 20)
+    assert np.mean(shares) >= 0.99
+    assert np.mean(through) > 0.9 and len(through) > len(shares) / 2
+
+
+def test_what_is_beyond_is_left_to_the_exact_search_where_too_much_is(home: Home) -> None:
+    home.make()
+    index, query = home.store.index(), clustered(1, 33)[0]
+    assert index is not None
+    held = index.covers(home.size)
+    assert index.beyond(query, 20, held, home.store.get) is None  # too few pass for a sample of them to tell
+    assert index.beyond(query, ROWS, held, home.store.get) is None
+
+
+def test_products_read_rows_where_they_lie_and_none_outside() -> None:
+    rows = clustered(5_000, 35)
+    ids = np.random.default_rng(2).permutation(6_000).astype(np.int64)
+    found = faiss_index.products(rows, ids, rows[7])
+    inside = ids < 5_000
+    assert np.allclose(found[inside], rows[ids[inside]] @ rows[7], atol=1e-6) and np.isneginf(found[~inside]).all()
+    assert len(faiss_index.products(rows, ids[:0], rows[7])) == 0
+
+
 def test_what_is_written_or_taken_away_after_it_counts_at_once(home: Home) -> None:
     home.make()
     query = clustered(1, 17)[0]
@@ -153,11 +234,11 @@ def test_without_news_it_is_never_used(home: Home) -> None:
     assert plain.search(query, 1).ids[0][0] == home.ids[0]
 
 
-@pytest.mark.parametrize("file", ["lists.faiss", "lists.npy", "rotation.npy", "about.json"])
+@pytest.mark.parametrize("file", ["lists.faiss", "lists.npy", "components.npy", "members.npy", "about.json"])
 @pytest.mark.parametrize("harm", ["missing", "empty", "cut", "garbage"])
 def test_a_broken_one_means_exact_search_and_a_sentence(home: Home, file: str, harm: str) -> None:
     home.make()
-    where = faiss_index.current(home.store.file.folder)
+    where = index_folder.current(home.store.file.folder)
     assert where is not None
     path = where / file
     if harm == "missing":
@@ -167,7 +248,7 @@ def test_a_broken_one_means_exact_search_and_a_sentence(home: Home, file: str, h
         path.write_bytes({"empty": b"", "cut": data[: len(data) // 2], "garbage": b"garbage" + data[7:]}[harm])
     query = clustered(1, 25)[0]
     assert home.store.search(query, 20).ids[0].tolist() == home.exact(query, 20)
-    if not (file == "rotation.npy" and harm == "garbage"):
+    if not (file == "components.npy" and harm == "garbage"):
         assert "index" in home.store.index_fault
     home.make()
     assert home.store.index() is not None and not home.store.index_fault
@@ -183,8 +264,8 @@ def test_another_one_is_taken_by_open_stores_and_the_old_files_go(home: Home) ->
     assert after is not None and after.about.made_at == second.made_at != first.made_at
     assert before.candidates(clustered(1, 27)[0], 10) is not None  # whoever is at it still finishes
     folders = [one for one in (home.store.file.folder / "index").iterdir() if one.is_dir()]
-    assert folders == [faiss_index.current(home.store.file.folder)]
-    faiss_index.forget(home.store.file.folder)
+    assert folders == [index_folder.current(home.store.file.folder)]
+    index_folder.forget(home.store.file.folder)
     assert other.index() is None and not other.index_fault
 
 
@@ -226,7 +307,7 @@ def test_giving_up_and_a_full_disk_leave_what_was_there(home: Home, monkeypatch:
     def full(*given: object, **more: object) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(faiss_index, "_flush", full)
+    monkeypatch.setattr(faiss_index, "flush", full)
     with pytest.raises(StoreFault, match="Free some space"):
         home.make()
     index = home.store.index()
@@ -242,7 +323,7 @@ def test_too_few_rows_are_refused(home: Home) -> None:
 MAKE = """
 import sys, numpy as np
 from pathlib import Path
-from search.vectors import faiss_index
+from search.vectors import faiss_index, index_folder
 from search.vectors.local import LocalStore
 store = LocalStore(Path(sys.argv[1]), 64)
 ids = np.flatnonzero(store.file.rows().any(axis=1))
@@ -281,3 +362,30 @@ def test_a_passing_trouble_with_a_broken_one_is_tried_again(home: Home, monkeypa
     assert home.store.index() is None  # not with every search
     monkeypatch.setattr(local, "_TRY_AGAIN_SECONDS", 0.0)
     assert home.store.index() is not None and not home.store.index_fault
+
+
+def test_what_killed_makers_left_goes_when_an_index_is_made_again(tmp_path):
+    rows = clustered(600, 1)
+    made = faiss_index.build(lambda ids: rows[ids], np.arange(600), tmp_path, dim=64)
+    for name in ("a", "b.new"):
+        (tmp_path / "index" / name).mkdir()
+        (tmp_path / "index" / name / "lists.faiss").write_bytes(b"x" * 1000)
+    again = faiss_index.build(lambda ids: rows[ids], np.arange(600), tmp_path, dim=64)
+    assert made.rows == again.rows
+    assert len([one for one in (tmp_path / "index").iterdir() if one.is_dir()]) == 1
+
+
+@pytest.mark.parametrize("name", ["members.npy", "lists.npy"])
+def test_an_index_whose_files_disagree_is_said_to_be_broken(tmp_path, name):
+    rows = clustered(600, 1)
+    faiss_index.build(lambda ids: rows[ids], np.arange(600), tmp_path, dim=64)
+    where = index_folder.current(tmp_path) / name
+    for place in (5, 300):
+        kept = np.load(where)
+        kept[place] ^= 1 << 30
+        np.save(where, kept)
+        with pytest.raises(StoreFault, match="makes it anew"):
+            faiss_index.opened(tmp_path)
+        kept[place] ^= 1 << 30
+        np.save(where, kept)
+    assert faiss_index.opened(tmp_path) is not None

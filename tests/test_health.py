@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from datetime import timedelta
 
 import pytest
@@ -12,6 +13,8 @@ from django_q.models import Schedule
 
 from ingestion import health, ledger, presence
 from ingestion.models import StageCount
+from search import serving, warmup
+from search.errors import StoreFault
 from search.spaces import look_space
 from tests.factories import make_image, make_user
 
@@ -141,7 +144,30 @@ def test_the_number_of_queries_does_not_grow_with_the_library(client, django_ass
 def test_https_does_not_redirect_the_health_address(client, settings):
     settings.SECURE_SSL_REDIRECT = True
     assert client.get("/health").status_code == 200
+    assert client.get("/health/ready").status_code == 200
 
 
 def test_only_reading_is_allowed(client):
     assert client.post("/health").status_code == 405
+
+
+def test_ready_is_said_once_what_searches_need_was_loaded_or_could_not_be(client, monkeypatch):
+    assert client.get("/health/ready").json() == {"ready": True}, "a process that loads with its first search"
+    loading, loaded = threading.Event(), threading.Event()
+
+    def catch_up() -> int:
+        loading.set()
+        loaded.wait(30)
+        raise StoreFault("the file of the vectors is gone")
+
+    monkeypatch.setattr(serving.here, "catch_up", catch_up)
+    monkeypatch.setattr(warmup, "_LEAST_SECONDS", 3600.0)
+    warmup.keep_warm()
+    assert loading.wait(30)
+    answer = client.get("/health/ready")
+    assert answer.status_code == 503
+    assert "loading" in answer.json()["sentence"]
+    loaded.set()
+    assert warmup._looked.wait(30)
+    assert client.get("/health/ready").status_code == 200
+    serving.here.reset()

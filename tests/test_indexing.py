@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from io import StringIO
 from pathlib import Path
 from typing import Any
@@ -13,15 +14,16 @@ from django.core.management import CommandError, call_command
 from django.db import connection
 from django.test.utils import CaptureQueriesContext
 
-from search import bitmaps, changes, curation, embeddings, highwater, indexing
+from search import bitmaps, changes, curation, embeddings, highwater, index_failures, indexing
 from search.bitmaps import get_library
 from search.errors import IndexNotMade, StoreFault
 from search.models import Change, EmbeddingSpace, Image
 from search.query import parse
 from search.retrieval import find, reset_rankings
 from search.spaces import look_space
-from search.vectors import faiss_index, get_store, local
+from search.vectors import faiss_index, get_store, index_folder, local
 from search.verification import verify
+from tests import patterns
 from tests.factories import make_image, make_source, make_user
 from tests.test_faiss_index import clustered
 from tests.test_kill import shell
@@ -164,7 +166,7 @@ def test_the_command_makes_tells_and_drops_it(space: EmbeddingSpace, monkeypatch
 
 def test_a_broken_one_is_said_where_spaces_are_listed(space: EmbeddingSpace) -> None:
     indexing.make(space)
-    where = faiss_index.current(get_store(space).file.folder)
+    where = index_folder.current(get_store(space).file.folder)
     assert where is not None
     (Path(where) / "lists.npy").write_bytes(b"")
     get_store(space)._index_seen = None
@@ -183,7 +185,7 @@ def test_a_space_that_is_removed_or_restored_meanwhile_gets_no_index(space: Embe
 
     with pytest.raises(IndexNotMade, match="removed or restored meanwhile"):
         indexing.make(space, go_on=restored)
-    assert faiss_index.current(folder) is None and not list((folder / "index").iterdir())
+    assert index_folder.current(folder) is None and not list((folder / "index").iterdir())
 
     def removed(share: float) -> None:
         EmbeddingSpace.objects.filter(pk=space.pk).update(removing=True)
@@ -217,7 +219,7 @@ def test_mending_the_ids_of_an_older_database_leaves_no_index(space: EmbeddingSp
     indexing.make(space)
     highwater.path().parent.mkdir(parents=True, exist_ok=True)
     highwater.path().write_text("damaged")
-    assert highwater.mend() and faiss_index.current(get_store(space).file.folder) is None
+    assert highwater.mend() and index_folder.current(get_store(space).file.folder) is None
 
 
 def test_a_folder_that_cannot_be_written_is_a_sentence(space: EmbeddingSpace, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -245,7 +247,7 @@ def test_it_is_due_when_there_is_none_and_when_too_much_was_written_since(
     assert indexing.due(space)
     indexing.make(space)
     assert not indexing.due(space)
-    where = faiss_index.current(get_store(space).file.folder)
+    where = index_folder.current(get_store(space).file.folder)
     assert where is not None
     (where / "about.json").unlink()
     get_store(space)._index_seen = None
@@ -292,6 +294,60 @@ def test_the_background_task_makes_it_in_a_process_of_its_own(sandbox: Any) -> N
     home = sandbox(IMAGESEARCH_ENCODER="look")
     shell(home, FILL)
     assert shell(home, KEEP).strip().splitlines()[-1] == f"[] ['look'] [] {indexing.LEAST_ROWS + 1}"
+    shell(home, "from search import indexing; from search.spaces import look_space; print(indexing.drop(look_space()))")
+    folder = home.data / "spaces" / "look"
+    assert not (folder / "index").exists()
+    (folder / "index").write_bytes(b"")  # nothing can be written where it should lie
+    assert shell(home, KEEP).strip().splitlines()[-1] == "[] [] [] 0"
+    failure = index_failures.read(folder)
+    assert failure is not None and failure.tries == 1 and str(folder) in failure.why
+    (folder / "index").unlink()
+    assert shell(home, KEEP).strip().splitlines()[-1] == "[] [] [] 0"
+    a_day_older(folder)
+    assert shell(home, KEEP).strip().splitlines()[-1] == f"[] ['look'] [] {indexing.LEAST_ROWS + 1}"
+    assert index_failures.read(folder) is None
+
+
+def a_day_older(folder: Path) -> None:
+    """As if the last failure had been a day earlier."""
+    file = folder / "index-failed.json"
+    file.write_text(json.dumps({**json.loads(file.read_text()), "at": time.time() - 24 * 3600 - 1}))
+
+
+def test_what_cannot_be_made_is_tried_again_after_pauses_that_grow_and_is_said(sandbox: Any, tmp_path: Path) -> None:
+    home = sandbox(IMAGESEARCH_ENCODER="look")
+    home.manage("index", patterns.folder_of(tmp_path / "photos", 3))
+    few = (
+        "from search import indexing; indexing.KEPT_FROM = 1\nfrom ingestion import tasks\nprint(tasks.keep_indexes())"
+    )
+    folder = home.data / "spaces" / "look"
+    for tries in (1, 2, 3):
+        for _ in range(2):  # the second call finds the pause
+            assert shell(home, few).strip().splitlines()[-1] == "[]"
+        failure = index_failures.read(folder)
+        assert failure is not None and failure.tries == tries
+        assert failure.why == "look holds 3 vectors; up to 20,000 every search is exact and needs no index."
+        assert failure.again_at - failure.at == index_failures.FIRST_SECONDS * 2 ** (tries - 1)
+        (said,) = (one["index"] for one in home.report("spaces")["spaces"])
+        assert (said["tries"], said["failed"], said["rows"]) == (tries, failure.why, 0)
+        a_day_older(folder)
+    told = home.manage("spaces").stdout
+    assert "making an index failed 3 times, tried again from" in told and failure.why in told
+    assert "has no index" in home.manage("spaces", "index", "look", "--drop").stdout
+    assert index_failures.read(folder) is None
+
+
+def test_the_pause_before_another_try_is_never_longer_than_a_day_and_a_broken_note_counts_as_none(
+    tmp_path: Path,
+) -> None:
+    for _ in range(40):
+        failure = index_failures.note(tmp_path, "No room.")
+    assert failure.tries == 40 and failure.again_at - failure.at == index_failures.LONGEST_SECONDS
+    (tmp_path / "index-failed.json").write_text('{"tries": "many"')
+    assert index_failures.read(tmp_path) is None
+    assert index_failures.note(tmp_path, "No room.").tries == 1
+    with pytest.raises(OSError):
+        index_failures.note(tmp_path / "gone", "No room.")
 
 
 def test_queries_find_the_same_with_it_and_without(monkeypatch: pytest.MonkeyPatch, settings: Any) -> None:
@@ -326,18 +382,18 @@ def test_verify_deletes_one_that_was_made_of_other_vectors_or_is_broken(space: E
     assert indexing.check(space) == ""
     indexing.make(space)
     embeddings.record(space, np.array(Image.objects.values_list("pk", flat=True)[:300]), clustered(300, 33))
-    assert verify(sample=0)[-1].notes == [] and faiss_index.current(folder) is not None
-    about = json.loads(((faiss_index.current(folder) or folder) / "about.json").read_text())
-    where = faiss_index.current(folder)
+    assert verify(sample=0)[-1].notes == [] and index_folder.current(folder) is not None
+    about = json.loads(((index_folder.current(folder) or folder) / "about.json").read_text())
+    where = index_folder.current(folder)
     assert where is not None
     # As after a hand had put another installation's files there: nothing says that these rows were written since.
     (where / "about.json").write_text(json.dumps({**about, "last": 10**9}))
     get_store(space)._index_seen = None
     verdict = verify(sample=0)[-1]
     assert verdict.ok and "was not made of these vectors and was deleted" in verdict.notes[0]
-    assert faiss_index.current(folder) is None
+    assert index_folder.current(folder) is None
     indexing.make(space)
-    ((faiss_index.current(folder) or folder) / "lists.faiss").write_bytes(b"")
+    ((index_folder.current(folder) or folder) / "lists.faiss").write_bytes(b"")
     get_store(space)._index_seen = None
     assert "was broken and was deleted" in verify(sample=0)[-1].notes[0] and verify(sample=0)[-1].notes == []
 
@@ -349,11 +405,11 @@ def test_verify_leaves_one_that_is_being_made_anew_and_rows_written_by_another_p
     indexing.make(space)
     indexing.state(space)  # what this process knows of the rows is from now
     embeddings.record(space, np.array(Image.objects.values_list("pk", flat=True)[:300]), clustered(300, 35))
-    assert indexing.check(space) == "" and faiss_index.current(folder) is not None
+    assert indexing.check(space) == "" and index_folder.current(folder) is not None
     said = []
 
     def meanwhile(share: float) -> None:
-        ((faiss_index.current(folder) or folder) / "about.json").write_text("{}")
+        ((index_folder.current(folder) or folder) / "about.json").write_text("{}")
         get_store(space)._index_seen = None
         said.append(indexing.check(space))
 

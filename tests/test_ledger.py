@@ -14,7 +14,7 @@ from django.db import connection, transaction
 from django.test.utils import CaptureQueriesContext
 from django.utils import timezone
 
-from ingestion import ledger, presence
+from ingestion import ledger, presence, tally
 from ingestion.models import StageCount, StageTick, Work
 from search.models import Embedding, EmbeddingSpace, Image
 from tests.factories import make_image, make_source
@@ -360,6 +360,39 @@ def test_recount_puts_drifted_counters_right_and_says_how_many() -> None:
     StageCount.objects.filter(stage="read").update(waiting=7)
     assert ledger.recount() == 1
     assert ledger.counts()["read"] == (2, 0, 0)
+    StageCount.objects.filter(stage="read").update(waiting=7)
+    with transaction.atomic():
+        assert ledger.recount() == 1
+    assert ledger.counts()["read"] == (2, 0, 0)
+
+
+@pytest.mark.parametrize("recounted_too", [False, True])
+def test_nobody_waits_for_a_recount_and_what_is_written_meanwhile_is_not_lost(
+    recounted_too: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ids = make_images(6)
+    ledger.queue(ids[:2], ["read"])
+    StageCount.objects.filter(stage="read").update(waiting=7, failed=1)
+    real, others = tally.count_anew, []
+
+    def counting() -> dict[str, tuple[int, int, int]]:
+        found = real()
+        if not others:
+            others.append(threading.Thread(target=meanwhile))
+            others[0].start()
+            others[0].join(20)
+            assert not others[0].is_alive()
+        return found
+
+    def meanwhile() -> None:
+        ledger.queue(ids[2:], ["read"])
+        if recounted_too:
+            ledger.recount()
+        connection.close()
+
+    monkeypatch.setattr(tally, "count_anew", counting)
+    assert ledger.recount() == (0 if recounted_too else 1)
+    assert ledger.counts()["read"] == (6, 0, 0) == real()["read"]
 
 
 def test_what_a_worker_still_has_in_hand_is_not_claimed_by_it_again() -> None:
@@ -370,3 +403,20 @@ def test_what_a_worker_still_has_in_hand_is_not_claimed_by_it_again() -> None:
     ledger.queue([two], ["read"])
     assert len(ledger.claim("me", ["read"], 2, besides={one, two})) == 0
     assert [item.image_id for item in ledger.claim("me", ["read"], 2, besides={one}).items] == [two]
+
+
+@pytest.mark.django_db(transaction=True)
+def test_a_recount_does_not_bring_back_the_counters_of_a_space_that_goes_meanwhile(monkeypatch):
+    space = EmbeddingSpace.objects.create(name="gone", encoder="x", key="k", label="L", dim=8, text=False)
+    StageCount.objects.create(stage=space.stage, waiting=7)
+    hold, gone = tally.hold, []
+
+    def hold_late() -> None:
+        if not gone:
+            gone.append(StageCount.objects.filter(stage=space.stage).delete())
+            EmbeddingSpace.objects.filter(pk=space.pk).delete()
+        hold()
+
+    monkeypatch.setattr(tally, "hold", hold_late)
+    ledger.recount()
+    assert not StageCount.objects.filter(stage=space.stage).exists()

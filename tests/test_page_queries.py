@@ -10,7 +10,7 @@ from django.test import Client
 from django.test.utils import CaptureQueriesContext
 
 from ingestion.models import SeenFile, Work
-from search import changes, curation
+from search import albums, changes, curation
 from search.models import Change, Image, path_digest
 from tests.factories import make_image, make_source, make_user
 
@@ -80,3 +80,31 @@ def test_a_later_page_of_browse_costs_no_more_than_the_first(client: Client) -> 
     second = client.get("/browse/").context["more_href"]
     assert second
     assert _cost(client, second)[0] <= _cost(client, "/browse/")[0]
+
+
+@pytest.mark.parametrize("staff", [False, True])
+@pytest.mark.parametrize("address", ["/albums/", "/albums/{}/", "/tags/", "/filters/", "/copies/", "/identify/"])
+def test_what_is_counted_costs_the_same_for_2_and_50(address: str, staff: bool, client: Client) -> None:
+    owner = make_user(staff=staff)
+    source = make_source(owner=owner)
+    client.force_login(owner)
+    first, _ = albums.create("Album 0", owner)
+
+    def more(number: int) -> None:
+        before = Image.objects.count()
+        _library(number, owner, source)
+        ids = list(Image.objects.order_by("pk").values_list("pk", flat=True)[before:])
+        for n, pk in enumerate(ids):
+            Image.objects.filter(pk=pk).update(sha256=bytes([1 + (before + n) // 2]) * 32, camera=f"Camera {pk}")
+            albums.add(albums.create(f"Album {pk}", owner)[0], [pk], owner)
+        albums.add(first, ids, owner)
+        with transaction.atomic():
+            changes.record(Change.Kind.IMAGES, ids)
+
+    more(2)
+    few, _ = _cost(client, address.format(first.pk))
+    more(48)
+    many, page = _cost(client, address.format(first.pk))
+    assert many == few, f"{few} queries for 2 rows, {many} for 50"
+    if address not in {"/filters/", "/identify/"}:
+        assert page.count("<li") >= 50, "the page must really show the rows"

@@ -274,8 +274,8 @@ def test_schedules_are_made_once_and_put_right() -> None:
     tasks.ensure_schedules()
     names = list(Schedule.objects.order_by("name").values_list("name", flat=True))
     assert names == [
-        "back up", "crawl due sources", "expire uploads", "finish removals", "keep indexes", "prune",
-        "sort review queues",
+        "back up", "crawl due sources", "expire uploads", "finish removals", "keep indexes",
+        "keep look-alikes", "prune", "sort review queues",
     ]  # fmt: skip
     assert Schedule.objects.get(name="prune").minutes == 24 * 60
 

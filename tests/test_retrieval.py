@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import io
+import time
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -11,8 +13,9 @@ import PIL.Image
 import PIL.ImageDraw
 import pytest
 from django.contrib.auth.models import AnonymousUser
+from django.db import transaction
 
-from search import changes, curation, embeddings, ranking, thumbnails, uploads
+from search import changes, curation, embeddings, filters, ranking, retrieval, thumbnails, uploads
 from search.encoders import get_encoder
 from search.errors import BadQuery, StoreFault
 from search.models import Change, Image, SourceAccess, Tag
@@ -312,7 +315,52 @@ def test_results_end_at_the_setting(library, owner, settings) -> None:
         page = find(parse(text), owner, limit=100)
         assert len(page.hits) == page.total == 3 and page.capped, text
     settings.IMAGESEARCH_MAX_RESULTS = 1000
+    reset_rankings()
     assert not find(parse("blue"), owner).capped
+
+
+def test_the_same_asked_again_ranks_again_only_when_something_was_written(library, owner, monkeypatch) -> None:
+    ranked = []
+    best = retrieval._best
+    monkeypatch.setattr(retrieval, "_best", lambda *args: ranked.append(1) or best(*args))
+    first = find(parse("blue"), owner)
+    assert ids(find(parse("blue"), owner)) == ids(first) and len(ranked) == 1
+    with transaction.atomic():
+        Image.objects.filter(pk=first.hits[0].id).update(hidden=True)
+        changes.record(Change.Kind.IMAGES, [first.hits[0].id])
+    assert ids(find(parse("blue"), owner)) == ids(first)[1:] and len(ranked) == 2
+    find(parse("blue"), owner)
+    find(parse("blue"), None)
+    assert len(ranked) == 3, "what one person was shown is not what another is"
+
+
+def test_who_becomes_staff_is_shown_what_staff_sees_at_once(library, owner) -> None:
+    guest = make_user("guest")
+    assert not find(parse("blue"), guest).hits and not find(parse("blue"), guest).of
+    guest.is_staff = True
+    guest.save()
+    assert ids(find(parse("blue"), guest)) == ids(find(parse("blue"), owner))
+    guest.is_staff = False
+    guest.save()
+    assert not find(parse("blue"), guest).of and not find(parse("blue"), AnonymousUser()).of
+
+
+def test_a_filter_of_which_the_log_may_say_nothing_is_asked_every_time(library, owner, monkeypatch) -> None:
+    shown = [library["red"].pk]
+    asked = replace(filters.get("rating"), kept=False, apply=lambda images, value, user: images.filter(pk__in=shown))
+    monkeypatch.setitem(filters._registry, "rating", asked)
+    assert ids(find(parse("blue rating:5"), owner)) == shown
+    shown.append(library["blue"].pk)
+    assert set(ids(find(parse("blue rating:5"), owner))) == set(shown)
+
+
+def test_the_pages_after_one_that_was_kept_have_their_time(library, owner, monkeypatch) -> None:
+    find(parse("blue"), owner, limit=3)
+    results = retrieval._rankings._results
+    for key, one in list(results.items()):
+        results[key] = replace(one, made=one.made - retrieval.KEPT_SECONDS + 5)
+    find(parse("blue"), owner, limit=3)
+    assert [time.monotonic() - one.made < 60 for key, one in results.items() if "nearest" not in key] == [True]
 
 
 def test_after_a_full_ranking_hits_by_name_still_follow(library, owner, source, settings) -> None:
@@ -340,7 +388,7 @@ def test_a_page_costs_the_same_number_of_queries_for_few_and_many(
 
     counts = set()
     for limit in (1, 8):
-        find(parse("blue tag:x"), owner)
+        find(parse("blue -tag:nope"), owner)
         with CaptureQueriesContext(connection) as queries:
             page = find(parse("blue -tag:nope"), owner, limit=limit)
             for hit in page.hits:

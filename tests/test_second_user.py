@@ -26,7 +26,18 @@ from django.urls.resolvers import URLPattern, URLResolver
 from django.utils import timezone
 
 from ingestion.models import Crawl, SeenFile, Work
-from search import audit, changes, curation, embeddings, panels, review, selection, thumbnails, uploads
+from search import (
+    audit,
+    changes,
+    curation,
+    embeddings,
+    look_alike_pairs,
+    panels,
+    review,
+    selection,
+    thumbnails,
+    uploads,
+)
 from search.models import (
     Album,
     AlbumEntry,
@@ -79,6 +90,9 @@ PAGES: dict[str, list[str]] = {
     "copies": ["", "?prefer={source}", "?older=999999999"],
     "copies_keep": [""],
     "copies_all": ["", "?prefer={source}"],
+    "similar": ["", "?within=2&order=largest", "?prefer={source}", "?after=9.999999999"],
+    "similar_keep": [""],
+    "similar_different": [""],
     "albums": [""],
     "album": ["", "?older={image_id}"],
     "change_album": [""],
@@ -132,6 +146,7 @@ PAGES: dict[str, list[str]] = {
     "space_remove": [""],
     "space_verb": [""],
     "health": [""],
+    "ready": [""],
     "signout": [""],
     "help": [""],
     "help_chapter": [""],
@@ -179,6 +194,7 @@ COMMANDS: dict[str, list[list[str]]] = {
     ],
     "review": [[], ["--json"], ["unrated"], ["unrated", "--json"], ["flagged"]],
     "copies": [[], ["--json"], ["--hide-others", "--yes"], ["--prefer", "bert", "--json"]],
+    "similar": [["--refresh"], ["--json"], ["--within", "3", "--json"]],
     "stats": [[], ["--json"]],
     "problems": [[], ["--json"], ["--retry", "{image_id}"], ["--retry"]],
     "embed": [["--dry-run"], ["--dry-run", "--json"], ["--space", "look"]],
@@ -270,6 +286,8 @@ class World:
         self.private = Tag.objects.get(key=f"findme {WORD}")
         with transaction.atomic():
             changes.record(Change.Kind.IMAGES, list(Image.objects.values_list("pk", flat=True)))
+        Image.objects.update(perceptual_hash=0x0F0F0F0F0F0F0F0F, uniformity=0.1)
+        look_alike_pairs.refresh()
         self.as_bert = Client()
         self.as_bert.force_login(self.bert)
         (tmp / "ids.json").write_text(json.dumps({str(self.hers.pk): 0}))

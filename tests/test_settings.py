@@ -46,6 +46,7 @@ WRONG = [
     ("IMAGESEARCH_REVIEW_SMALL", "-1", "a whole number from 0"),
     ("IMAGESEARCH_REVIEW_BLUR", "soft", "a number from 0"),
     ("IMAGESEARCH_REVIEW_PLAIN", "97", "a number from 0.01 to 1"),
+    ("IMAGESEARCH_LOOK_ALIKES", "11", "a whole number from 0 to 10"),
     ("IMAGESEARCH_MAX_MEGAPIXELS", "nan", "a number from 1"),
     ("IMAGESEARCH_FILE_SECONDS", "inf", "a number from 1"),
     ("IMAGESEARCH_MASS_CHANGE", "50%", "a number from 0 to 1"),
@@ -348,3 +349,11 @@ def test_the_main_path_needs_no_cv2():
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     assert done.stdout.strip() == "1"
+
+
+@pytest.mark.parametrize(("given", "said"), [({}, "6"), ({"OPENBLAS_THREAD_TIMEOUT": "20"}, "20")])
+def test_threads_of_matrix_products_sleep_unless_somebody_says_otherwise(given: dict[str, str], said: str) -> None:
+    code = "import django, os, sys; django.setup(); print(os.environ['OPENBLAS_THREAD_TIMEOUT'])"
+    around = {name: value for name, value in os.environ.items() if name != "OPENBLAS_THREAD_TIMEOUT"} | given
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, env=around, capture_output=True, text=True)
+    assert done.stdout.strip() == said, done.stderr

@@ -58,6 +58,14 @@ def test_save_read_replace_delete() -> None:
     assert thumbnails.read(1001) is None
 
 
+def test_missing_ones_are_found_by_looking_at_the_folders(settings) -> None:  # type: ignore[no-untyped-def]
+    for image_id in (1, 999, 1000, 3000):
+        thumbnails.save(image_id, b"a thumbnail")
+    asked = [0, 1, 2, 999, 1000, 1001, 2500, 3000, 5_000_000]
+    assert thumbnails.missing(asked) == [i for i in asked if not thumbnails.path_of(i).exists()]
+    assert thumbnails.missing(asked) == [0, 2, 1001, 2500, 5_000_000] and thumbnails.missing([]) == []
+
+
 def test_a_failed_write_leaves_the_old_thumbnail_and_nothing_else(monkeypatch: pytest.MonkeyPatch) -> None:
     thumbnails.save(5, b"old")
     with pytest.raises(TypeError):

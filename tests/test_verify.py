@@ -15,7 +15,7 @@ from django.core.management import CommandError, call_command
 from ingestion import ledger
 from ingestion.models import Work
 from ingestion.repair import Repairs, repair
-from search import embeddings, spaces, thumbnails
+from search import embeddings, spaces, thumbnails, verification
 from search.encoders import get_encoder
 from search.errors import StoreFault
 from search.models import Embedding, EmbeddingSpace, Image
@@ -97,6 +97,34 @@ def test_repair_of_one_wrong_row_reports_that_row_alone(library, capsys) -> None
     assert json.loads(capsys.readouterr().out) == dataclasses.asdict(Repairs(wrong_rows=1))
     assert ledger.counts() == ledger.count_anew()
     assert ledger.counts()[spaces.look_space().stage] == (1, 11, 0)
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_whatever_is_wrong_is_found_in_blocks_of_any_length(
+    library: list[Image], seed: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    chance = np.random.default_rng(seed)
+    space = spaces.look_space()
+    store, ids = get_store(space), np.array([image.pk for image in library])
+    monkeypatch.setattr(verification, "_BLOCK_BYTES", 4 * space.dim * int(chance.integers(1, 9)))
+    wrong, unbelieved = np.split(chance.permutation(ids)[: chance.integers(0, 9)], [3])
+    for image in library:
+        if image.pk in wrong:
+            spoil(image)
+    Embedding.objects.filter(image__in=unbelieved.tolist()).delete()
+    store.close()
+    verdict = the_verdict(sample=12)
+    assert verdict.mismatched == sorted(wrong.tolist()) and verdict.strays_zeroed == len(unbelieved)
+    assert verdict.rows == 12 - len(unbelieved) and verdict.sampled == 12 - len(unbelieved) - len(wrong)
+    assert not store.get(unbelieved).any()
+    assert the_verdict(sample=0).strays_zeroed == 0
+
+
+def test_a_sound_file_is_read_without_being_mapped(library: list[Image]) -> None:
+    file = get_store(spaces.look_space()).file
+    file.close()
+    assert the_verdict(sample=0).rows == 12
+    assert file._map is None
 
 
 def test_rows_slid_by_one_are_all_found(library) -> None:

@@ -6,10 +6,11 @@ import numpy as np
 import pytest
 from django.contrib.auth.models import AnonymousUser, Group
 
-from search import changes, curation, embeddings, filters, naming
+from search import changes, curation, embeddings, filters
 from search.access import editable_sources, readable_sources
 from search.bitmaps import get_library
 from search.errors import BadQuery, NotAllowed
+from search.filters import Term
 from search.models import Change, Image, SourceAccess
 from search.query import Query, parse
 from search.retrieval import find
@@ -141,7 +142,7 @@ def test_filtered(world, who) -> None:
     for kind in ("listed", *UNLISTED):
         terms = [] if kind == "listed" else [filters.term("is", kind)]
         assert world.named(filters.filtered(terms, user).values_list("pk", flat=True)) == expected(who, kind)
-    by_name = filters.filtered([], user).filter(naming.called(["jpg"]))
+    by_name = filters.narrow(filters.filtered([], user), [Term("called", "jpg")], user)
     assert world.named(by_name.values_list("pk", flat=True)) == expected(who, "listed")
 
 

@@ -20,7 +20,7 @@ from search.admin.base import BelowFilter, CatalogueAdmin, OfAnImage, ReadOnlyAd
 from search.admin.doing import Deed, carry_out, deeds
 from search.admin.image_filters import BeforeFilter, FormatFilter, QueueFilter, RatingFilter, SpaceFilter, TagFilter
 from search.errors import SearchError
-from search.models import Image, ImageMetadata, Movie, Reviewed, tag_key
+from search.models import Difference, Image, ImageMetadata, Movie, Reviewed, tag_key
 
 EDITABLE = ("title", "rating", "hidden", "tag_names")
 SHOWN = (
@@ -195,6 +195,20 @@ class MovieAdmin(OfAnImage, ReadOnlyAdmin):
     sortable_by = ()
     raw_id_fields = ("image",)
     fields = readonly_fields = ("image", "name_text", "size", "mtime_ns")
+
+
+@admin.register(Difference)
+class DifferenceAdmin(OfAnImage, ReadOnlyAdmin):
+    """Look-alikes of which somebody said that they are different; undoing that is a matter of the history."""
+
+    list_display = ("picture", "image_id", "mark", "by", "created_at")
+    list_display_links = ("image_id",)
+    search_fields = ("=image__id", "=mark")
+    search_help_text = "The number of an image, or of a decision."
+    ordering = ("-id",)
+    sortable_by = ()
+    raw_id_fields = ("image", "by")
+    list_select_related = ("by",)
 
 
 @admin.register(Reviewed)

@@ -6,6 +6,7 @@ from typing import Any
 
 from django import forms
 from django.contrib import admin, messages
+from django.db import transaction
 from django.db.models import Exists, OuterRef, QuerySet
 from django.http import HttpRequest, HttpResponse
 from django.urls import reverse
@@ -13,10 +14,10 @@ from django.utils.html import format_html
 from django.utils.http import urlencode
 from django.utils.safestring import SafeString
 
-from search import curation
+from search import changes, curation
 from search.admin.base import CatalogueAdmin, OfAnImage, ReadOnlyAdmin, confirmed
 from search.admin.paging import at_most, bounded_counts
-from search.models import Image, ImageTag, RefusedKeyword, Tag, tag_key
+from search.models import Change, Image, ImageTag, RefusedKeyword, Tag, tag_key
 from search.wording import counted
 
 
@@ -84,8 +85,11 @@ class TagAdmin(CatalogueAdmin):
             return page
         used = Exists(ImageTag.objects.filter(tag=OuterRef("pk")))
         refused = Exists(RefusedKeyword.objects.filter(tag=OuterRef("pk")))
-        unused = list(rows.filter(~used, ~refused).values_list("pk", flat=True))
-        Tag.objects.filter(pk__in=unused).delete()
+        with transaction.atomic():
+            locked = list(rows.order_by("pk").select_for_update().values_list("pk", flat=True))
+            unused = list(Tag.objects.filter(~used, ~refused, pk__in=locked).values_list("pk", flat=True))
+            Tag.objects.filter(pk__in=unused).delete()
+            changes.record(Change.Kind.TAGS)
         self.message_user(request, f"Deleted {counted(len(unused), 'tag')}.", messages.SUCCESS)
         return None
 

@@ -16,6 +16,7 @@ import PIL.Image
 
 from search.arrays import Vectors
 from search.encoders import precision, weights
+from search.encoders.causal_texts import shortened
 from search.encoders.extras import missing_package
 from search.encoders.specification import Kind, Specification
 from search.encoders.threads import apply_threads, before_torch
@@ -55,6 +56,7 @@ class OpenClipEncoder:
         self._since = 0
         """Batches that fitted since the last one that did not."""
         self._tokenizer_lock = threading.Lock()
+        self._encode_text: Callable[[Any], Any] = shortened(model, torch) or model.encode_text
         self.dim = int(self._forward_texts(["a"]).shape[1])
 
     def prepare(self, image: PIL.Image.Image) -> np.ndarray[Any, Any]:
@@ -124,7 +126,7 @@ class OpenClipEncoder:
         with self._tokenizer_lock:  # its cache of word pieces is a plain dictionary
             tokens = self._tokenizer(list(part))
         with torch.inference_mode():
-            return self._unit(self._model.encode_text(tokens.to(self.arithmetic.device)))
+            return self._unit(self._encode_text(tokens.to(self.arithmetic.device)))
 
     def _unit(self, features: Any) -> Vectors:
         rows = features.float()

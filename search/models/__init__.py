@@ -3,6 +3,7 @@
 from search.models.action import Action
 from search.models.album import Album, AlbumEntry, AlbumShare
 from search.models.change import Change, Counter
+from search.models.difference import Difference
 from search.models.event import Event
 from search.models.image import Image, path_digest
 from search.models.metadata import ImageMetadata
@@ -23,6 +24,7 @@ __all__ = [
     "Change",
     "Comment",
     "Counter",
+    "Difference",
     "Embedding",
     "EmbeddingSpace",
     "Errand",

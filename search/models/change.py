@@ -6,7 +6,7 @@ from search.models.fields import BytesField
 
 
 class Change(models.Model):
-    """One entry of the change log: these rows changed; look at them again.
+    """One entry of the change log: these rows changed; look at them again. FACTS without ids: of any image.
 
     Numbers come from `search.changes.record`, under a lock inside the writing transaction, so they
     become visible in order and a reader that has seen number n has missed nothing before it.
@@ -15,8 +15,11 @@ class Change(models.Model):
     class Kind(models.TextChoices):
         IMAGES = "images", "State, visibility or source of images"
         EMBEDDINGS = "embeddings", "Embeddings of a space"
-        ACCESS = "access", "Who may see which source"
+        ACCESS = "access", "Who may see which source, and what sources are called"
         SPACES = "spaces", "Spaces or which one is active"
+        FACTS = "facts", "What filters ask of images: stars, tags, titles, albums, favourites, comments, reviews"
+        TAGS = "tags", "Tags themselves: their names and which stands under which"
+        ALBUMS = "albums", "Albums themselves: their names and whom they are shared with"
 
     number = models.BigIntegerField(primary_key=True)
     kind = models.CharField(max_length=12, choices=Kind.choices)

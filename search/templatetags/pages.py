@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import functools
 import json
+from collections.abc import Iterable
 from datetime import UTC, datetime, timedelta, timezone
+from html import escape
 from typing import Any
 
 from django import template
 from django.contrib.messages.storage.base import Message
+from django.template import Context
+from django.template.loader import get_template
 from django.utils import timezone as clock
 from django.utils.dateformat import format as date_format
 from django.utils.html import format_html
@@ -50,6 +55,7 @@ ICONS = {
 
 
 @register.simple_tag
+@functools.cache
 def icon(name: str) -> SafeString:
     """A small line drawing; decoration only, so every use stands beside words or an aria-label."""
     return format_html(
@@ -57,6 +63,24 @@ def icon(name: str) -> SafeString:
         'stroke-linecap="round" stroke-linejoin="round" aria-hidden="true" focusable="false">{}</svg>',
         mark_safe(ICONS[name]),
     )
+
+
+@register.simple_tag(takes_context=True)
+def tiles(context: Context) -> SafeString:
+    """The tiles of a grid: `tiles`, `selecting`, `selected_ids` and `favourite_ids` of the page."""
+    known = {name: context.get(name, ()) for name in ("tiles", "selecting", "selected_ids", "favourite_ids")}
+    return mark_safe(get_template("search/_tiles.jinja", using="jinja2").render(known))
+
+
+@register.simple_tag
+def options(pairs: Iterable[tuple[Any, str]], chosen: Any = None) -> SafeString:
+    """The options of a list to choose from: (value, what is said), and which value stands chosen."""
+    made = [
+        f'<option value="{value if type(value) is int else escape(value)}"'
+        f"{' selected' if value == chosen else ''}>{escape(str(text))}</option>"
+        for value, text in pairs
+    ]
+    return mark_safe("".join(made))
 
 
 @register.filter
@@ -170,6 +194,11 @@ def grouped(number: int | str | None) -> str:
 @register.simple_tag
 def key_table() -> SafeString:
     """The table of keys as data for the script: nothing that runs."""
+    return _key_table(keys.registered())
+
+
+@functools.lru_cache(maxsize=1)
+def _key_table(registered: tuple[int, int]) -> SafeString:
     return format_html('<div id="keys" hidden data-table="{}"></div>', json.dumps(keys.table(), ensure_ascii=False))
 
 

@@ -60,11 +60,12 @@ def row_crc(row: Vectors) -> int:
 
 def row_crcs(rows: Vectors) -> Ids:
     """CRC-32 of each row: (n, dim) float32 -> (n,) int64."""
-    data = memoryview(np.ascontiguousarray(rows, dtype="<f4").tobytes())
-    step = rows.shape[1] * 4
-    crc = zlib.crc32
+    if not rows.size:
+        return np.zeros(len(rows), dtype=np.int64)
+    data = np.ascontiguousarray(rows, dtype="<f4").data.cast("B")
+    step, crc = rows.shape[1] * 4, zlib.crc32
     return np.fromiter(
-        (crc(data[i * step : (i + 1) * step]) for i in range(len(rows))), dtype=np.int64, count=len(rows)
+        (crc(data[start : start + step]) for start in range(0, len(data), step)), dtype=np.int64, count=len(rows)
     )
 
 
@@ -316,6 +317,25 @@ class EmbeddingFile:
         found = np.zeros((len(ids), self.dim), dtype=np.float32)
         found[inside] = rows[ids[inside]]
         return found
+
+    def read(self, start: int, into: Vectors) -> Vectors:
+        """The rows from `start` on, as they are on the disk now, read into `into` (n, dim): as many of them as the file
+        holds whole, a view of it. Unlike `rows` it maps nothing, so that reading all of the file takes the memory of
+        one block. Raises StoreFault for a broken file."""
+        try:
+            fd = os.open(self.path, os.O_RDONLY | os.O_CLOEXEC)
+        except FileNotFoundError:
+            return into[:0]
+        try:
+            wanted = max(0, min(len(into), self._capacity_of(fd) - start))
+            view, offset, done = into[:wanted].data.cast("B") if wanted else memoryview(b""), self._offset(start), 0
+            while done < len(view) and (got := os.preadv(fd, [view[done:]], offset + done)):
+                done += got
+            return into[: done // (self.dim * 4)]
+        except OSError as error:
+            raise StoreFault(f"{self.path} cannot be read: {error.strerror or error}. Look at the disk.") from error
+        finally:
+            os.close(fd)
 
     def close(self) -> None:
         """Let go of the map."""

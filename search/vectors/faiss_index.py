@@ -1,26 +1,29 @@
 """The approximate index of an embedding file: FAISS's inverted lists of short codes, a cache that may go at any time.
 
-Rows are assigned to the nearest of `lists` centroids (k-means) and kept in its list as a RaBitQ code of one bit for
-each dimension (Gao and Long, "RaBitQ: Quantizing High-Dimensional Vectors with a Theoretical Error Bound for
-Approximate Nearest Neighbor Search", SIGMOD 2024), after a random rotation. A search walks through the lists from the
-nearest centroid on until it has seen enough codes *that may be found*, so that a filter makes it walk further instead
-of losing results, and gives candidates; whoever asks scores these from the embedding file. Everything about vectors
-that the index does not hold, or no longer rightly, is left to the caller: see `covers`.
+Rows are projected on their principal components, as many as are needed for the rest to say next to nothing (see
+`index_tuning.components`), assigned to the nearest of `lists` centroids (k-means) and kept in its list as one byte a
+component (FAISS's scalar quantiser, of the residual). A search walks through the lists from the nearest centroid on
+until it has seen enough codes *that may be found*, so that a filter makes it walk further instead of losing results,
+and gives candidates; whoever asks scores these from the embedding file. Where a filter passes only what is far from
+the query, so that rows by the hundred thousand are about as near as the best, `beyond` gives all that may be among
+the best, by a threshold. Everything about vectors that the index does not hold, or no longer rightly, is left to the
+caller: see `covers`.
 
 FAISS is imported here only, and when an index is first used.
 """
 
 from __future__ import annotations
 
-import contextlib
+import functools
 import json
 import logging
 import os
-import shutil
 import threading
 import time
+import tokenize
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, replace
 from itertools import pairwise
 from pathlib import Path
@@ -32,19 +35,23 @@ import numpy.typing as npt
 from search.arrays import Bitmap, Ids, Vectors
 from search.errors import StoreFault
 from search.faultpoints import reach
+from search.vectors.centroids import Centroids
+from search.vectors.index_folder import FOLDER, current, drop, flush, sweep, take, write
+from search.vectors.index_tuning import CANDIDATES, STEPS, Truth, components, held_out, lists_for, tuned
 
-VERSION = 1
-FOLDER = "index"
-_CURRENT = "current.json"
+VERSION = 2
 _TRAIN_ROWS_A_LIST = 40
 _BLOCK_ROWS = 16_384
-_HELD_OUT = 200
-_RECALL_AT = 20
-_STEPS = (2_000, 4_000, 8_000, 16_000, 32_000, 64_000, 128_000, 256_000, 512_000)
-_CANDIDATES = (150, 300, 600, 1_200, 2_400, 4_800)
-_QUERY_BITS = 8
-_SAME = 1e-6
-"""Cosines that differ by no more are equal, but for rounding."""
+_THREADS = max(1, min(4, os.cpu_count() or 1))
+"""What looks at very much is shared by so many threads; what does not stays in one, which others disturb less."""
+_MUCH = 60_000
+"""Codes from which on they are."""
+_SAMPLE = 1_200
+"""So many of the rows that may be found say where the best of them begin, when it is a matter of all of them."""
+_SURE = 2.8
+"""So many standard deviations below the threshold codes are still looked at: all but one in four hundred."""
+_TOO_MANY = 0.25
+"""With more than this share of what may be found above the threshold, scoring all of it is as quick."""
 _DISAGREES = 2.0
 """A filter disagrees with a query when so many times more passes of all lists than of those nearest to the query."""
 
@@ -52,7 +59,10 @@ log = logging.getLogger(__name__)
 
 _AGAIN = "`manage.py spaces index NAME` makes it anew."
 _Lists = npt.NDArray[np.int32]
-_BROKEN = (OSError, EOFError, ValueError, TypeError, KeyError, AttributeError, RuntimeError, MemoryError)
+_BROKEN = (
+    OSError, EOFError, ValueError, TypeError, LookupError, AttributeError, RuntimeError, MemoryError, OverflowError,
+    tokenize.TokenError,
+)  # fmt: skip
 """What reading files that are not what they should be may raise."""
 
 
@@ -62,6 +72,8 @@ class About:
 
     version: int
     dim: int
+    components: int
+    """Numbers a code is made of."""
     rows: int
     """How many vectors it holds."""
     lists: int
@@ -95,17 +107,38 @@ class FaissIndex:
                 raise StoreFault(f"The index in {folder} is of another version. {_AGAIN}")
             self.about = About(**said)
             self.list_of: _Lists = np.load(folder / "lists.npy", mmap_mode="r")
-            self._rotation = np.load(folder / "rotation.npy")
+            self._components: Vectors = np.load(folder / "components.npy")
             self._ivf: Any = faiss.read_index(str(folder / "lists.faiss"), faiss.IO_FLAG_MMAP | faiss.IO_FLAG_READ_ONLY)
-            if (self._ivf.ntotal, self._ivf.d, self._ivf.nlist) != (self.about.rows, self.about.dim, self.about.lists):
+            said_so = (self.about.dim, self.about.components, self.about.rows, self.about.lists)
+            self._members: Ids = np.asarray(np.load(folder / "members.npy", mmap_mode="r"))  # ids, list by list
+            found = (*self._components.shape, self._ivf.ntotal, self._ivf.nlist)
+            if said_so != found or self._members.shape != (self.about.rows,):
                 raise StoreFault(f"The index in {folder} is not what it says of itself. {_AGAIN}")
-            self._centroids = _Centroids(self._ivf)
+            self._centroids = Centroids(self._ivf.quantizer.reconstruct_n(0, self._ivf.nlist))
+            steps = faiss.vector_to_array(self._ivf.sq.trained).reshape(2, -1)[1] / 255
+            self._code_error = steps**2 / 12  # of a number rounded to whole steps
+            self._held: Bitmap = np.asarray(self.list_of) >= 0
+            self._sizes = self._sizes_of_lists(folder)
         except _BROKEN as error:
             log.debug("What was wrong with %s: %s", folder, error)  # FAISS speaks of its own source files
             raise StoreFault(f"The index in {folder} is damaged or not all there. {_AGAIN}") from error
         self.folder = folder
-        self._held: Bitmap = self.list_of >= 0
-        self._sizes = np.bincount(self.list_of[self._held], minlength=self.about.lists)
+        self._starts = np.concatenate([[0], np.cumsum(self._sizes)])
+
+    def _sizes_of_lists(self, folder: Path) -> Ids:
+        """How many codes each list holds. Raises StoreFault unless the three files that say so say the same."""
+        lists, members = np.asarray(self.list_of), self._members
+        sizes = np.array([self._ivf.get_list_size(one) for one in range(self.about.lists)], dtype=np.int64)
+        sound = (
+            len(lists) > 0
+            and -1 <= int(lists.min()) <= int(lists.max()) < self.about.lists
+            and 0 <= int(members.min(initial=0)) <= int(members.max(initial=0)) < len(lists)
+            and np.array_equal(np.bincount(lists[self._held], minlength=self.about.lists), sizes)
+            and np.array_equal(lists[members], np.repeat(np.arange(self.about.lists), sizes))
+        )
+        if not sound:
+            raise StoreFault(f"The index in {folder} is not what it says of itself. {_AGAIN}")
+        return sizes
 
     def covers(self, size: int) -> Bitmap:
         """`bitmap[id]` of the ids below `size` that it holds. A fresh array."""
@@ -121,54 +154,165 @@ class FaissIndex:
         """
         if not len(ids):
             return 1.0
-        return float((self._centroids.nearest(rows @ self._rotation) == self.list_of[ids]).mean())
+        return float((self._centroids.nearest(rows @ self._components) == self.list_of[ids]).mean())
 
     def candidates(self, query: Vectors, wanted: int, among: Bitmap | None = None, *, effort: int = 0) -> Ids | None:
-        """At most `wanted` ids, likely the nearest to one query (dim,), of those it holds and `among` lets pass.
+        """`wanted` ids or some more, likely the nearest to one query (dim,), of those it holds and `among` lets pass.
 
         None where it cannot tell: `among` lets nothing pass, or little of what is near the query, and far from a
-        query very many rows are about as near to it. `effort`: so many codes are looked at instead of as many as
-        were found to do.
+        query very many rows are about as near to it: see `beyond`. `effort`: so many codes are looked at instead of
+        as many as were found to do for the first twenty.
         """
-        faiss = _faiss()
-        turned = np.ascontiguousarray((query @ self._rotation)[None], dtype=np.float32)
-        near = self._centroids.nearness(turned)[0]
-        order = np.argsort(-near)
-        probes = self._probes(order, among, effort or self.about.codes)
+        codes = effort or self.about.codes
+        turned = query @ self._components
+        near = self._centroids.products(turned)
+        order = self._nearest_lists(self._centroids.half - near, codes if among is None else self.about.rows)
+        probes = self._probes(order, among, codes)
         if not probes:
             return None
-        chosen = np.ascontiguousarray(order[:probes], dtype=np.int64)
-        parameters = faiss.IVFRaBitQSearchParameters()
-        parameters.nprobe, parameters.qb = probes, _QUERY_BITS
+        threads = min(_THREADS if self._sizes[order[:probes]].sum() > _MUCH else 1, probes)
+        parts = [np.ascontiguousarray(order[n:probes:threads], dtype=np.int64) for n in range(threads)]
+        asked = [self._asked(turned, near, part, among) for part in parts]
+        return np.concatenate(_in_threads(lambda one: self._best(one, wanted), asked))
+
+    def _best(self, asked: _Asked, wanted: int) -> Ids:
+        faiss = _faiss()
+        best, ids = np.empty(wanted, dtype=np.float32), np.empty(wanted, dtype=np.int64)
+        # Not FAISS's own wrapper, which takes no parameters here.
+        self._ivf.search_preassigned_c(
+            1, asked.query, wanted, asked.lists, asked.near, faiss.swig_ptr(best), faiss.swig_ptr(ids), False,
+            asked.parameters,
+        )  # fmt: skip
+        return ids[ids >= 0]
+
+    def beyond(self, query: Vectors, wanted: int, among: Bitmap, get: Callable[[Ids], Vectors]) -> Ids | None:
+        """All ids of those it holds and `among` lets pass that may be among the `wanted` nearest to one query (dim,).
+
+        For filters that disagree with a query. Some rows that pass, `get(ids)`, say from which score on the best
+        begin, and how far from the truth codes are; all lists are then looked through for codes above that. None
+        where so many are that scoring all is as quick.
+        """
+        passing = np.flatnonzero(among)
+        if len(passing) < 10 * _SAMPLE:
+            return None
+        sample = passing[np.sort(np.random.default_rng(len(passing)).integers(0, len(passing), _SAMPLE))]
+        turned = query @ self._components
+        unseen = query - self._components @ turned
+        scores, rest = (get(sample) @ np.stack([query, unseen], axis=1)).T
+        error = float(np.sqrt(rest.var() + (turned**2 * self._code_error).sum()))
+        expected = wanted * _SAMPLE / len(passing)
+        begin = int(expected + 3 * np.sqrt(expected) + 3)
+        if begin >= _SAMPLE:
+            return None
+        least = float(-np.partition(-scores, begin)[begin] - rest.mean() - _SURE * error)
+        if (scores - rest >= least).mean() > _TOO_MANY:
+            return None
+        near = self._centroids.products(turned)
+        lists = np.arange(self.about.lists, dtype=np.int64)
+        parts = [np.ascontiguousarray(lists[n::_THREADS]) for n in range(min(_THREADS, len(lists)))]
+        asked = [self._asked(turned, near, part, among) for part in parts]
+        return np.concatenate(_in_threads(lambda one: self._above(one, least), asked))
+
+    def _above(self, asked: _Asked, least: float) -> Ids:
+        faiss = _faiss()
+        found = faiss.RangeSearchResult(1)
+        self._ivf.range_search_preassigned_c(
+            1, asked.query, least, asked.lists, asked.near, found, False, asked.parameters, None
+        )
+        count = int(faiss.rev_swig_ptr(found.lims, 2)[1])
+        ids: Ids = faiss.rev_swig_ptr(found.labels, count).copy()
+        return ids
+
+    def _asked(self, turned: Vectors, near: Vectors, lists: Ids, among: Bitmap | None) -> _Asked:
+        """What FAISS is handed: addresses, and the arrays themselves so that they stay."""
+        faiss = _faiss()
+        parameters = faiss.SearchParametersIVF()
+        parameters.nprobe = len(lists)
+        bits = None
         if among is not None:
             bits = np.packbits(among, bitorder="little")
             parameters.sel = faiss.IDSelectorBitmap(len(bits), faiss.swig_ptr(bits))
-        distances = (np.float32((turned[0] ** 2).sum()) - 2 * near[chosen]).astype(np.float32)[None]
-        scores, ids = np.empty(wanted, dtype=np.float32), np.empty(wanted, dtype=np.int64)
-        pointers = [faiss.swig_ptr(array) for array in (turned, chosen, distances, scores, ids)]
-        x, lists, near_them, scores_at, ids_at = pointers
-        # Not FAISS's own wrapper, which takes no parameters here.
-        self._ivf.search_preassigned_c(1, x, wanted, lists, near_them, scores_at, ids_at, False, parameters)
-        return ids[ids >= 0]
+        row, to_them = np.ascontiguousarray(turned[None], dtype=np.float32), near[lists].astype(np.float32)
+        return _Asked(
+            faiss.swig_ptr(row), faiss.swig_ptr(lists), faiss.swig_ptr(to_them), parameters, (row, lists, to_them, bits)
+        )
+
+    def _nearest_lists(self, away: Vectors, codes: int) -> Ids:
+        """The lists from the nearest on: as many at least as hold so many codes."""
+        few = 4 * codes * self.about.lists // max(1, self.about.rows)
+        if few < self.about.lists:
+            order = np.argpartition(away, few)[:few]
+            if self._sizes[order].sum() >= codes:
+                return order[np.argsort(away[order])]
+        return np.argsort(away)
 
     def _probes(self, order: Ids, among: Bitmap | None, codes: int) -> int:
         """How many lists to walk through, from the nearest on, to see so many codes that may be found; 0 where the
         filter disagrees with the query."""
         all_seen = np.cumsum(self._sizes[order])
+        stop = min(len(order), int(np.searchsorted(all_seen, codes)) + 1)
         if among is None:
-            return min(len(order), int(np.searchsorted(all_seen, codes)) + 1)
-        seen = np.cumsum(self._passing(among)[order])
-        near = min(len(order) - 1, int(np.searchsorted(all_seen, codes)))
-        if seen[near] * all_seen[-1] * _DISAGREES < seen[-1] * all_seen[near] or not seen[-1]:
+            return stop
+        if len(among) < len(self._held):
+            among = np.concatenate([among, np.zeros(len(self._held) - len(among), dtype=np.bool_)])
+        passing = int(np.count_nonzero(among))
+        seen = self._passing(order[:stop], among)
+        if seen * _DISAGREES * self.about.rows < passing * all_seen[stop - 1] or not passing:
             return 0
-        return min(len(order), int(np.searchsorted(seen, codes)) + 1)
+        while seen < min(codes, passing) and stop < len(order):
+            more = order[stop : stop + 1 + int(stop * min(4.0, codes / max(1, seen) - 1))]
+            seen, stop = seen + self._passing(more, among), stop + len(more)
+        return stop
 
-    def _passing(self, among: Bitmap) -> Ids:
-        """How many codes of each list may be found, estimated from every seventh id."""
-        size = min(len(among), len(self.list_of))
-        step = 7 if size > 200_000 else 1  # no power of two: files come in pairs, and so do their ids
-        lists = self.list_of[:size:step][among[:size:step]]
-        return step * np.bincount(lists[lists >= 0], minlength=self.about.lists)
+    def _passing(self, lists: Ids, among: Bitmap) -> int:
+        """How many codes of these lists may be found."""
+        ids = [self._members[self._starts[one] : self._starts[one + 1]] for one in lists.tolist()]
+        return int(np.count_nonzero(among[np.concatenate(ids)]))
+
+
+@dataclass(frozen=True)
+class _Asked:
+    query: Any
+    lists: Any
+    near: Any
+    parameters: Any
+    kept: tuple[Any, ...]
+
+
+def products(rows: Vectors, ids: Ids, query: Vectors) -> Vectors:
+    """(n,) float32 inner products of `query` (dim,) with the rows of these ids, read where they lie, by all threads.
+
+    `rows` (capacity, dim) float32 in C order; ids outside give minus infinity.
+    """
+    faiss = _faiss()
+    query = np.ascontiguousarray(query, dtype=np.float32)
+    ids = np.where(ids < len(rows), ids, -1).astype(np.int64)  # FAISS passes over negative ones
+    found = np.full(len(ids), -np.inf, dtype=np.float32)
+
+    def some(part: slice) -> None:
+        out, named = found[part], ids[part]
+        faiss.fvec_inner_products_by_idx(
+            faiss.swig_ptr(out), faiss.swig_ptr(query), faiss.swig_ptr(rows), faiss.swig_ptr(named),
+            rows.shape[1], 1, len(named),
+        )  # fmt: skip
+
+    edges = np.linspace(0, len(ids), _THREADS + 1).astype(int).tolist()
+    _in_threads(some, [slice(a, b) for a, b in pairwise(edges) if a < b])
+    return found
+
+
+def _in_threads(work: Callable[[Any], Any], parts: Sequence[Any]) -> list[Any]:
+    return list(_pool().map(work, parts)) if len(parts) > 1 else [work(part) for part in parts]
+
+
+@functools.cache
+def _pool() -> ThreadPoolExecutor:
+    """Threads that all searches share; FAISS computes in each with no others, whose count OpenMP keeps by thread."""
+    return ThreadPoolExecutor(_THREADS, thread_name_prefix="index", initializer=lambda: _faiss().omp_set_num_threads(1))
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_pool.cache_clear)  # threads do not come along
 
 
 def build(
@@ -203,13 +347,13 @@ def build(
     if len(ids) < 2 * lists:
         raise ValueError(f"{len(ids)} rows are too few for {lists} lists")
     chance = np.random.default_rng(len(ids))
-    rotation = np.linalg.qr(chance.standard_normal((dim, dim)))[0].astype(np.float32)
-    ivf = _trained(get, ids, rotation, lists, chance)
+    kinds = held_out(get, ids, chance, queries)
+    parts = components(get, ids, kinds, chance, phrases=queries)
+    ivf = _trained(get, ids, parts, lists, chance)
     go_on(0.4)
     list_of = np.full(int(ids[-1]) + 1, -1, dtype=np.int32)
-    held_out = _questions(get, ids, chance, queries)
-    truth = _Truth(held_out)
-    centroids = _Centroids(ivf)
+    truth = Truth(kinds)
+    centroids = Centroids(ivf.quantizer.reconstruct_n(0, ivf.nlist))
     for start in range(0, len(ids), _BLOCK_ROWS):
         some = ids[start : start + _BLOCK_ROWS]
         rows = np.ascontiguousarray(get(some), dtype=np.float32)
@@ -218,142 +362,57 @@ def build(
         if not len(some):
             continue
         truth.look_at(rows)
-        turned = np.ascontiguousarray(rows @ rotation)
+        turned = np.ascontiguousarray(rows @ parts)
         assigned = centroids.nearest(turned)  # a name of its own: FAISS gets the bare address
         ivf.add_core(len(some), faiss.swig_ptr(turned), faiss.swig_ptr(some), faiss.swig_ptr(assigned))
         list_of[some] = assigned
         go_on(0.4 + 0.5 * (start + len(some)) / len(ids))
-    about = About(VERSION, dim, int(ivf.ntotal), lists, _STEPS[-1], _CANDIDATES[-1], 0.0, wanted, last, began, 0.0)
+    about = About(
+        VERSION, dim, parts.shape[1], int(ivf.ntotal), lists, STEPS[-1], CANDIDATES[-1], 0.0, wanted, last, began, 0.0
+    )
     made = folder / FOLDER / f"{uuid.uuid4().hex}.new"
     try:
+        sweep(folder)
         made.parent.mkdir(exist_ok=True)  # not its parents: a space that was taken away stays away
         made.mkdir()
         faiss.write_index(ivf, str(made / "lists.faiss"))
         np.save(made / "lists.npy", list_of)
-        np.save(made / "rotation.npy", rotation)
-        _write(made / "about.json", asdict(about))
+        np.save(made / "components.npy", parts)
+        np.save(made / "members.npy", np.argsort(list_of, kind="stable")[-int(ivf.ntotal) :])
+        write(made / "about.json", asdict(about))
         reach("index-written")
-        about = replace(tuned(FaissIndex(made), get, truth, wanted), seconds=round(time.time() - began, 1))
-        _write(made / "about.json", asdict(about))
+        found = tuned(FaissIndex(made), get, truth, wanted)
+        about = replace(about, **found, seconds=round(time.time() - began, 1))
+        write(made / "about.json", asdict(about))
         go_on(1.0)
-        _flush(made)
+        flush(made)
         still_so()
-        _take(made, folder)
+        take(made, folder)
     except (OSError, RuntimeError) as error:
-        _drop(made, folder)
+        drop(made, folder)
         raise StoreFault(f"The index of {folder} could not be written ({error}). Free some space.") from error
     except BaseException:
-        _drop(made, folder)
+        drop(made, folder)
         raise
     return about
 
 
-def lists_for(rows: int) -> int:
-    """How many lists suit so many rows: about four times the square root, a power of two."""
-    return int(2 ** max(4, round(np.log2(4 * np.sqrt(max(1, rows))))))
-
-
-def tuned(index: FaissIndex, get: Callable[[Ids], Vectors], truth: _Truth, wanted: float) -> About:
-    """What the index should say of itself: the least work with which the held-out queries reach the recall."""
-    best = replace(index.about, recall=0.0)
-    for codes in _STEPS:
-        asked = [index.candidates(query, _CANDIDATES[-1], effort=codes) for query in truth.queries]
-        found = [ids for ids in asked if ids is not None]
-        scores = [get(ids) @ query for ids, query in zip(found, truth.queries, strict=True)]
-        for candidates in _CANDIDATES:
-            recall = truth.recall([near[:candidates] for near in scores])
-            if recall > best.recall:
-                best = replace(best, codes=codes, candidates=candidates, recall=round(recall, 4))
-            if recall >= wanted:
-                return best
-        if codes >= index.about.rows:
-            break
-    return best
-
-
-class _Truth:
-    """The exact best of some queries, found while rows pass by once."""
-
-    def __init__(self, kinds: list[Vectors]) -> None:
-        self.queries = np.concatenate(kinds)
-        self._kinds = [len(one) for one in kinds]
-        self._scores = np.full((len(self.queries), _RECALL_AT), -np.inf, dtype=np.float32)
-
-    def look_at(self, rows: Vectors) -> None:
-        scores = np.concatenate([self._scores, self.queries @ rows.T], axis=1)
-        self._scores = -np.partition(-scores, _RECALL_AT - 1, axis=1)[:, :_RECALL_AT]
-
-    def recall(self, found: list[Vectors]) -> float:
-        """Recall@20 of the worst kind of query, from the scores of its candidates: how many are as good as the
-        exact twentieth. (By ids, pictures that are equal would count as missed.) There may be fewer than twenty."""
-        shares = []
-        for near, true in zip(found, self._scores, strict=True):
-            there = true[~np.isneginf(true)]
-            good = int((near >= there.min(initial=np.inf) - _SAME).sum())
-            shares.append(min(good, len(there)) / max(1, len(there)))
-        starts = np.cumsum([0, *self._kinds])
-        kinds = [float(np.mean(shares[a:b])) for a, b in pairwise(starts) if b > a]
-        return min(kinds)
-
-
-def _trained(get: Callable[[Ids], Vectors], ids: Ids, rotation: Vectors, lists: int, chance: Any) -> Any:
+def _trained(get: Callable[[Ids], Vectors], ids: Ids, parts: Vectors, lists: int, chance: Any) -> Any:
     faiss = _faiss()
     some = np.sort(chance.choice(ids, min(len(ids), lists * _TRAIN_ROWS_A_LIST), replace=False))
-    rows = np.concatenate([get(some[n : n + _BLOCK_ROWS]) for n in range(0, len(some), _BLOCK_ROWS)])
-    rows = np.ascontiguousarray(rows[rows.any(axis=1)] @ rotation, dtype=np.float32)
+    blocks = (get(some[n : n + _BLOCK_ROWS]) for n in range(0, len(some), _BLOCK_ROWS))
+    rows = np.concatenate([block[block.any(axis=1)] @ parts for block in blocks])
     if len(rows) < lists:
         raise ValueError(f"{len(rows)} rows that were written are too few for {lists} lists")
-    dim = rotation.shape[0]
-    ivf = faiss.index_factory(dim, f"IVF{lists},RaBitQ", faiss.METRIC_L2)
+    size = parts.shape[1]
+    centroids = faiss.IndexFlatL2(size)
+    kind = faiss.ScalarQuantizer.QT_8bit
+    ivf = faiss.IndexIVFScalarQuantizer(centroids, size, lists, kind, faiss.METRIC_INNER_PRODUCT, True)
     ivf.cp.niter = 10
     ivf.cp.min_points_per_centroid = 1
     ivf.cp.max_points_per_centroid = _TRAIN_ROWS_A_LIST
-    ivf.train(rows)
+    ivf.train(np.ascontiguousarray(rows, dtype=np.float32))
     return ivf
-
-
-class _Centroids:
-    """The centroids of an index; rows (n, dim) float32 are rotated ones."""
-
-    def __init__(self, ivf: Any) -> None:
-        self._rows: Vectors = ivf.quantizer.reconstruct_n(0, ivf.nlist)
-        self._half = (self._rows.astype(np.float64) ** 2).sum(axis=1).astype(np.float32) / 2
-
-    def nearness(self, rows: Vectors) -> Vectors:
-        """(n, lists): greater is nearer. The squared distance is |row|^2 less twice this."""
-        near: Vectors = rows @ self._rows.T - self._half
-        return near
-
-    def nearest(self, rows: Vectors) -> Ids:
-        """The number of the nearest centroid of each row, exactly; (n,) int64."""
-        parts = [self.nearness(rows[n : n + 2_048]).argmax(axis=1) for n in range(0, len(rows), 2_048)]
-        return np.concatenate(parts).astype(np.int64, copy=False)
-
-
-def _questions(get: Callable[[Ids], Vectors], ids: Ids, chance: Any, queries: Vectors | None) -> list[Vectors]:
-    rows = get(np.sort(chance.choice(ids, min(len(ids), _HELD_OUT), replace=False)))
-    rows = rows[rows.any(axis=1)]
-    noise = chance.standard_normal(rows.shape).astype(np.float32)
-    noise *= 0.5 / np.linalg.norm(noise, axis=1, keepdims=True)
-    kinds = [rows + noise] if queries is None else [rows + noise, queries[:_HELD_OUT]]
-    return [(kind / np.linalg.norm(kind, axis=1, keepdims=True)).astype(np.float32) for kind in kinds if len(kind)]
-
-
-# --- the folder: one index is the current one; the others go when nobody makes or reads them ---------
-
-
-def current_file(folder: Path) -> Path:
-    """The file that names the index to be used: replaced whenever another one is."""
-    return folder / FOLDER / _CURRENT
-
-
-def current(folder: Path) -> Path | None:
-    """The folder of the index that is to be used now; None when there is none."""
-    try:
-        name = json.loads(current_file(folder).read_text())["index"]
-    except (OSError, ValueError, KeyError, TypeError):
-        return None
-    return folder / FOLDER / str(name)
 
 
 def opened(folder: Path) -> FaissIndex | None:
@@ -362,55 +421,10 @@ def opened(folder: Path) -> FaissIndex | None:
     return FaissIndex(where) if where is not None else None
 
 
-def forget(folder: Path) -> None:
-    """Delete every index of this folder: searches are exact from then on."""
-    with contextlib.suppress(FileNotFoundError):
-        os.unlink(current_file(folder))
-    shutil.rmtree(folder / FOLDER, ignore_errors=True)
-
-
-def _take(made: Path, folder: Path) -> None:
-    """Make this the current index, in one step; what was current before is deleted (open maps of it go on)."""
-    ready = made.with_suffix("")
-    os.rename(made, ready)
-    reach("index-renamed")
-    _write(current_file(folder), {"index": ready.name})
-    reach("index-current")
-    for other in (folder / FOLDER).iterdir():
-        if other.is_dir() and other != ready:
-            shutil.rmtree(other, ignore_errors=True)
-
-
-def _drop(made: Path, folder: Path) -> None:
-    """Take away what was made and did not become the current index."""
-    shutil.rmtree(made, ignore_errors=True)
-    if current(folder) != made.with_suffix(""):
-        shutil.rmtree(made.with_suffix(""), ignore_errors=True)
-
-
-def _write(path: Path, said: dict[str, Any]) -> None:
-    """A small JSON file, whole or not at all, on stable storage."""
-    beside = path.with_name(path.name + ".new")
-    with beside.open("w") as file:
-        json.dump(said, file)
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(beside, path)
-    _flush(path.parent, only_itself=True)
-
-
-def _flush(folder: Path, *, only_itself: bool = False) -> None:
-    for path in [*([] if only_itself else sorted(folder.iterdir())), folder]:
-        fd = os.open(path, os.O_RDONLY)
-        try:
-            os.fsync(fd)
-        finally:
-            os.close(fd)
-
-
 _importing = threading.Lock()
 
 
+@functools.cache
 def _faiss() -> Any:
     """FAISS, imported by one thread at a time."""
     with _importing:

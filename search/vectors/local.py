@@ -28,9 +28,17 @@ EXACT_UP_TO = 20_000
 """Where no more than so many may be found they are all scored: quicker than any index, and nothing is lost."""
 MOST_BESIDES = 250_000
 """Vectors that the index does not hold are scored exactly beside it; with more of them everything is."""
-_CODES_A_HIT, _CANDIDATES_A_HIT = 64, 6
-"""So much is looked at for each that is wanted, so that the thousandth is nearly as likely to be right as the first."""
+_CANDIDATES_A_HIT = 2
+"""So many more are scored for each that is wanted: the thousandth shall be as likely to be right as the first."""
+_A_PAGE = 60
+"""Asked for more than so many, the index looks at more as well, by the square root."""
+_MANY = 4_000
+"""Candidates beyond so many are scored by several threads first."""
 _TRY_AGAIN_SECONDS = 60.0
+MOST_THROUGH_INDEX = 10_000
+"""Who wants more than so many gets an exact scan: the index is tuned to the first of them."""
+_MOST_SHARE = 0.1
+"""What is looked at beyond what the first twenty need, for the sake of the thousandth, is no more than this of all."""
 _CHUNK_ROWS = 8_192
 _SCATTERED = 0.25
 """Below this share of rows it is quicker to gather the rows that pass than to score all and mask."""
@@ -98,10 +106,10 @@ class LocalStore:
 
         One look at the disk. A broken one counts as none, and `index_fault` says why.
         """
-        from search.vectors import faiss_index
+        from search.vectors import faiss_index, index_folder
 
         try:
-            stands = os.stat(faiss_index.current_file(self.file.folder))
+            stands = os.stat(index_folder.current_file(self.file.folder))
             seen = (stands.st_ino, stands.st_mtime_ns)
         except OSError:
             seen = None
@@ -128,7 +136,8 @@ class LocalStore:
     def _through_index(self, queries: Vectors, k: int, among: Bitmap | None) -> Hits | None:
         """What `search` gives, with the help of the index; None where that does not pay or there is none."""
         size = self.file.capacity() if among is None else len(among)
-        if (size if among is None else int(np.count_nonzero(among))) <= EXACT_UP_TO or self._news is None:
+        passing = size if among is None else int(np.count_nonzero(among))
+        if passing <= EXACT_UP_TO or self._news is None:
             return None
         index = self.index()
         if index is None:
@@ -136,22 +145,44 @@ class LocalStore:
         held = index.covers(size)
         written = self._news(index.about.last)
         held[written[written < size]] = False
-        besides = ~held if among is None else among & ~held
-        if int(np.count_nonzero(besides)) > MOST_BESIDES:
-            return None
         if among is not None:
             held &= among
-        wanted = max(index.about.candidates, _CANDIDATES_A_HIT * k)
-        effort = max(index.about.codes, _CODES_A_HIT * k)
+        through = int(np.count_nonzero(held))
+        if passing - through > MOST_BESIDES:
+            return None
+        besides = np.zeros(0, dtype=np.int64)
+        if passing > through:
+            besides = np.flatnonzero(~held if among is None else among ^ held)
+        filtered = None if through == index.about.rows else held
+        if k > MOST_THROUGH_INDEX:
+            return None
+        wanted = index.about.candidates + _CANDIDATES_A_HIT * k
+        effort = max(index.about.codes, 2 * wanted)
+        effort = max(effort, int(min(index.about.codes * np.sqrt(k / _A_PAGE), _MOST_SHARE * index.about.rows)))
         near = []
         for query in queries:
-            found = index.candidates(query, wanted, held, effort=effort)
-            if found is None:
-                return None
-            near.append(found)
-        scanned = self._scanned(queries, k, besides).ids
-        together = [np.concatenate([one[one >= 0], more]) for one, more in zip(scanned, near, strict=True)]
-        return self._scored_again(queries, together, k)
+            found = index.candidates(query, wanted, filtered, effort=effort)
+            if found is None and through:
+                found = index.beyond(query, k, held, self.file.get)
+                if found is None:
+                    return None
+            near.append(besides if found is None else np.concatenate([found, besides]))
+        return self._scored_again(queries, [self._narrowed(*one, k) for one in zip(queries, near, strict=True)], k)
+
+    def _narrowed(self, query: Vectors, ids: Ids, k: int) -> Ids:
+        """The best of these by float32 scores: enough of them for the first `k` to be among them, as they are scored
+        in float64."""
+        if len(ids) <= _MANY:
+            return ids
+        from search.vectors import faiss_index
+
+        rows = self.file.rows(past=int(ids.max()))
+        scores = faiss_index.products(rows, ids, query)
+        suspects = np.flatnonzero(scores == 0)
+        scores[suspects[~rows[ids[suspects]].any(axis=1)]] = -np.inf  # never written
+        kept = np.argpartition(-scores, k + _SPARE - 1)[: k + _SPARE] if k + _SPARE < len(ids) else np.arange(len(ids))
+        best: Ids = ids[kept[~np.isneginf(scores[kept])]]
+        return best
 
     def _scanned(self, queries: Vectors, k: int, among: Bitmap | Ids | None) -> _Best:
         rows = self.file.rows(past=_last(among) if among is not None else self.file.capacity() - 1)
@@ -170,7 +201,8 @@ class LocalStore:
             rows = self.file.get(found)
             if len(found) > k + _SPARE:
                 rough = rows @ queries[q]
-                rough[~rows.any(axis=1)] = -np.inf  # taken away since the index was made
+                suspects = np.flatnonzero(rough == 0)
+                rough[suspects[~rows[suspects].any(axis=1)]] = -np.inf  # taken away since the index was made
                 kept = np.argpartition(-rough, k + _SPARE - 1)[: k + _SPARE]
                 kept = kept[~np.isneginf(rough[kept])]
                 found, rows = found[kept], rows[kept]

@@ -10,8 +10,7 @@ import numpy as np
 from django.contrib import messages
 from django.contrib.auth import get_user_model
 from django.core.exceptions import PermissionDenied
-from django.db.models import Count, F, OuterRef, Q, Subquery
-from django.db.models.functions import Coalesce
+from django.db.models import F, Q
 from django.http import Http404, HttpRequest, HttpResponse
 from django.shortcuts import get_object_or_404, redirect, render
 from django.urls import reverse
@@ -19,6 +18,7 @@ from django.views.decorators.http import require_http_methods, require_POST, req
 
 from search import albums, selection
 from search.errors import BadValue, NotAllowed, SearchError
+from search.facets import seen_by
 from search.models import Action, Album, AlbumEntry, AlbumShare, Image
 from search.views.grid import Tile, image_href
 from search.views.results import is_fragment
@@ -39,20 +39,22 @@ def album_list(request: HttpRequest) -> HttpResponse:
             return redirect("albums")
         messages.success(request, action.summary, extra_tags=f"action-{action.pk}")
         return redirect("album", album.pk)
-    entries = entries_of(request.user).filter(album=OuterRef("pk"))
-    number = entries.order_by().values("album").annotate(number=Count("pk")).values("number")
     rows = Album.objects.visible_to(request.user).select_related("owner").order_by("name", "pk")
     after = Album.objects.visible_to(request.user).filter(pk=_number(request.GET.get("after", ""))).first()
     if after is not None:
         rows = rows.filter(Q(name__gt=after.name) | Q(name=after.name, pk__gt=after.pk))
-    rows = rows.annotate(number=Coalesce(Subquery(number), 0), first=Subquery(entries.values("image")[:1]))
     found = list(rows[: ALBUMS_PAGE + 1])
     shown = found[:ALBUMS_PAGE]
-    wanted = {album.cover_id for album in shown} | {album.first for album in shown}
-    images = Image.objects.visible_to(request.user).listed().for_grid().in_bulk([pk for pk in wanted if pk])
+    facets, visible = seen_by(request.user)
+    inside = facets.albums(visible)
+    cards = [(album, *inside.get(album.pk, (0, 0))) for album in shown]
+    wanted = {pk for album, _, first in cards for pk in (album.cover_id, first) if pk}
+    images = Image.objects.visible_to(request.user).listed().for_grid().in_bulk(list(wanted))
     context = {
         "page": "albums",
-        "cards": [(album, images.get(album.cover_id or 0) or images.get(album.first or 0)) for album in shown],
+        "cards": [
+            (album, number, images.get(album.cover_id or 0) or images.get(first)) for album, number, first in cards
+        ],
         "more_href": f"{reverse('albums')}?after={shown[-1].pk}" if len(found) > ALBUMS_PAGE else "",
         "here": request.get_full_path(),
     }
@@ -64,22 +66,24 @@ def album_page(request: HttpRequest, album_id: int) -> HttpResponse:
     """One album in its order, as far as this person may see its pictures."""
     album = get_object_or_404(Album.objects.visible_to(request.user).select_related("owner"), pk=album_id)
     after, at = request.GET.get("after", "").partition(","), _number(request.GET.get("at", ""))
-    entries = entries_of(request.user).filter(album=album)
+    inside = albums.inside(album, request.user)
+    start = 0
     if after[2]:
         place, image = _number(after[0].lstrip("-")) * (-1 if after[0].startswith("-") else 1), _number(after[2])
-        entries = entries.filter(Q(position__gt=place) | Q(position=place, image__gt=image))
-    rows = list(entries.values_list("position", "image", "score")[: PAGE + 1])
-    images = {image.pk: image for image in Image.objects.for_grid().filter(pk__in=[row[1] for row in rows[:PAGE]])}
+        start = inside.after(place, image)
+    ids = inside.ids[start : start + PAGE].tolist()
+    images = Image.objects.visible_to(request.user).for_grid().in_bulk(ids)
+    scores = dict(AlbumEntry.objects.filter(album=album, image__in=ids).values_list("image_id", "score"))
     carried = [("in", f"album-{album.pk}")]
     tiles = [
-        Tile(images[pk], image_href(pk, carried), detail=_score_then(score), place=n)
-        for n, (_, pk, score) in enumerate(rows[:PAGE], at + 1)
+        Tile(images[pk], image_href(pk, carried), detail=_score_then(scores.get(pk)), place=n)
+        for n, pk in enumerate(ids, at + 1)
         if pk in images
     ]
     more = ""
-    if len(rows) > PAGE:
-        last = rows[PAGE - 1]
-        more = f"{reverse('album', args=[album.pk])}?{urlencode({'after': f'{last[0]},{last[1]}', 'at': at + PAGE})}"
+    if len(inside.ids) > start + PAGE:
+        last = f"{inside.positions[start + PAGE - 1]},{ids[-1]}"
+        more = f"{reverse('album', args=[album.pk])}?{urlencode({'after': last, 'at': at + PAGE})}"
     mine = request.user.is_staff or album.owner_id == request.user.pk
     context = {
         "page": "album",
@@ -87,7 +91,7 @@ def album_page(request: HttpRequest, album_id: int) -> HttpResponse:
         "album_owner": mine,
         "album_editable": mine or Album.objects.editable_by(request.user).filter(pk=album.pk).exists(),
         "tiles": tiles,
-        "total": entries_of(request.user).filter(album=album).count(),
+        "total": len(inside.ids),
         "shares": list(album.shares.select_related("user")) if mine else [],
         "roles": AlbumShare.Role.choices,
         "more_href": more,
@@ -189,12 +193,6 @@ def _score_then(score: float | None) -> str:
     return "" if score is None else f"cosine similarity when added: {score:.2f}"
 
 
-def entries_of(user: Any) -> Any:
-    """The entries of albums whose images this person sees, in order."""
-    images = Image.objects.visible_to(user).listed().order_by().values("pk")
-    return AlbumEntry.objects.filter(image__in=images).order_by("position", "image")
-
-
 def album_of(request: HttpRequest) -> Album | None:
     """The album in which an image is looked at, as its address says."""
     number = _number(request.GET.get("in", "").removeprefix("album-")) if "album-" in request.GET.get("in", "") else 0
@@ -203,14 +201,12 @@ def album_of(request: HttpRequest) -> Album | None:
 
 def neighbours_in(album: Album, image: Image, user: Any) -> tuple[int | None, int | None]:
     """The ids of the pictures before and after this one in an album."""
-    here = AlbumEntry.objects.filter(album=album, image=image).first()
-    if here is None:
+    inside = albums.inside(album, user, besides=image.pk)
+    at = inside.place_of(image.pk)
+    if at is None:
         return None, None
-    entries = entries_of(user).filter(album=album)
-    before = entries.filter(Q(position__lt=here.position) | Q(position=here.position, image__lt=image.pk))
-    after = entries.filter(Q(position__gt=here.position) | Q(position=here.position, image__gt=image.pk))
-    ids = before.order_by("-position", "-image").values_list("image", flat=True)
-    return ids.first(), after.values_list("image", flat=True).first()
+    before, after = inside.ids[max(at - 1, 0) : at].tolist(), inside.ids[at + 1 : at + 2].tolist()
+    return next(iter(before), None), next(iter(after), None)
 
 
 def _number(text: str) -> int:

@@ -13,7 +13,7 @@ from django.utils.cache import patch_vary_headers
 from django.utils.dateparse import parse_datetime
 from django.views.decorators.http import require_safe
 
-from search import stacks
+from search import filters, stacks
 from search.bitmaps import get_library
 from search.errors import BadQuery, SearchError
 from search.models import Image
@@ -26,7 +26,7 @@ from search.views.results import is_fragment
 from search.views.selecting import selection_context
 
 PAGE = 80
-MOST_COUNTED = 100_000
+MOST_COUNTED = 10_000
 
 Place = tuple[datetime, int]
 """Where an image stands in "newest first": its `shown_at` and id."""
@@ -69,13 +69,10 @@ def browse(request: HttpRequest) -> HttpResponse:
 
 
 def count_of(query: Query, user: Any) -> int | None:
-    """How many pictures a query's filters let through; None where there are more than MOST_COUNTED, and
-    counting would take longer than looking.
-    """
-    if not query.filters:
-        library = get_library()
-        library.refresh()
-        return stacks.count(library, user)
+    """How many tiles a query's filters let through; None where they ask for images that are otherwise not listed and
+    there are more than MOST_COUNTED of them."""
+    if not filters.shows_unlisted(query.filters):
+        return stacks.count(get_library(), user, query.filters)
     number = stacks.folded(query.filters, user).order_by()[: MOST_COUNTED + 1].count()
     return number if number <= MOST_COUNTED else None
 
@@ -124,4 +121,4 @@ def place_of(text: str | None) -> Place | None:
 
 
 def _before(images: ImageQuerySet, place: Place) -> ImageQuerySet:
-    return images.filter(Q(shown_at__gt=place[0]) | Q(shown_at=place[0], id__gt=place[1]))
+    return images.filter(Q(shown_at__gte=place[0]), Q(shown_at__gt=place[0]) | Q(id__gt=place[1]))

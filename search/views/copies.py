@@ -46,7 +46,7 @@ def copies_page(request: HttpRequest) -> HttpResponse:
         "tally": copies.tally(request.user),
         "rules": RULES,
         "prefer": prefer,
-        "sources": _sources(request.user),
+        "sources": preferable(request.user),
         "more_href": _address(older=found[-1].key, prefer=prefer) if more and found else "",
         "first_href": _address(prefer=prefer) if before is not None else "",
         "here": _address(older=before, prefer=prefer),
@@ -118,7 +118,7 @@ def everything(request: HttpRequest) -> HttpResponse:
     return redirect(_address(prefer=prefer))
 
 
-def _sources(user: Any) -> list[Source]:
+def preferable(user: Any) -> list[Source]:
     """Whose copies may be preferred."""
     found = Source.objects.all() if user.is_staff else editable_sources(user)
     return list(found.order_by("name")[:MOST_SOURCES])

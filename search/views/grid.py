@@ -7,6 +7,7 @@ height and fills the width without a script and without moving when pictures arr
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -14,7 +15,7 @@ from datetime import datetime
 from typing import Any
 from urllib.parse import urlencode
 
-from django.urls import reverse
+from django.urls import get_script_prefix, reverse
 from django.utils import timezone
 
 from search.models import Image
@@ -25,6 +26,7 @@ CHANCE = 10
 NARROWEST = 0.4
 WIDEST = 4.0
 STEP = 1.03
+_SOME_NUMBER = 1_234_567_890
 STEPS = round(math.log(WIDEST / NARROWEST) / math.log(STEP))
 
 
@@ -100,18 +102,31 @@ class Tile:
 
     @property
     def like_href(self) -> str:
-        return f"{reverse('search')}?{urlencode({'like': self.image.pk})}"
+        return f"{_around('search', get_script_prefix())[0]}?like={self.image.pk}"
+
+
+@functools.cache
+def _around(view: str, prefix: str, *number: int) -> tuple[str, str]:
+    """What stands before and after the number of an image in a view's address, or the whole of one without."""
+    before, _, after = reverse(view, args=number).partition(str(*number) or "?")
+    return before, after
+
+
+def _address(view: str, image_id: int) -> str:
+    """`reverse` of a view of one image: a page has hundreds."""
+    before, after = _around(view, get_script_prefix(), _SOME_NUMBER)
+    return f"{before}{image_id}{after}"
 
 
 def thumbnail_url(image: Image) -> str:
     """Address of the thumbnail; it changes with the file's contents, so browsers may keep it for ever."""
-    address = reverse("thumbnail", args=[image.pk])
+    address = _address("thumbnail", image.pk)
     return f"{address}?v={image.sha256.hex()[:16]}" if image.sha256 else address
 
 
 def picture_url(image: Image) -> str:
     """Address of the large view, versioned like the thumbnail."""
-    address = reverse("picture", args=[image.pk])
+    address = _address("picture", image.pk)
     return f"{address}?v={image.sha256.hex()[:16]}" if image.sha256 else address
 
 
@@ -136,9 +151,14 @@ def score_detail(score: float | None) -> str:
 
 def image_href(image_id: int, query: Sequence[tuple[str, Any]] = (), **more: Any) -> str:
     """Address of an image's page that carries the query it was found with."""
-    pairs = [*query, *more.items()]
-    address = reverse("image", args=[image_id])
-    return f"{address}?{urlencode(pairs)}" if pairs else address
+    carried = "&".join(filter(None, [_encoded(tuple(query)), urlencode(more)]))
+    address = _address("image", image_id)
+    return f"{address}?{carried}" if carried else address
+
+
+@functools.lru_cache(maxsize=64)
+def _encoded(query: tuple[tuple[str, Any], ...]) -> str:
+    return urlencode(query)
 
 
 def by_month(

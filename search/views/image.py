@@ -12,9 +12,9 @@ from django.urls import reverse
 from django.utils.cache import patch_vary_headers
 from django.views.decorators.http import require_safe
 
-from search import live, panels, retrieval, selection, stacks
+from search import live, panels, retrieval, selection, stacks, tagtree
 from search.errors import SearchError
-from search.models import Album, Comment, Embedding, Favourite, Image, ImageTag, Tag
+from search.models import Album, Comment, Embedding, Favourite, Image, ImageTag
 from search.query import Query, from_params
 from search.views.albums import album_of, neighbours_in
 from search.views.browse import neighbours
@@ -133,11 +133,7 @@ def tag_suggestions(request: HttpRequest) -> HttpResponse:
     from search.models import tag_key
 
     typed = tag_key(request.GET.get("tag", "").rpartition(",")[2])[:200]
-    names: list[str] = []
-    if typed:
-        seen = ImageTag.objects.filter(image__in=Image.objects.visible_to(request.user).values("pk"))
-        tags = Tag.objects.filter(key__startswith=typed, pk__in=seen.values("tag")).order_by("key")
-        names = list(tags.values_list("name", flat=True)[:MOST_SUGGESTIONS])
+    names = tagtree.named(request.user, typed, MOST_SUGGESTIONS) if typed else []
     before = request.GET.get("tag", "").rpartition(",")[0]
     options = [f"{before}, {name}" if before else name for name in names]
     return render(request, "search/_tag_options.html", {"options": options})

@@ -11,14 +11,18 @@ from django.http import HttpRequest, QueryDict
 from search import errands, panels, review, selection
 from search.access import editable_sources
 from search.models import Album, Favourite
+from search.selection import Selected
 from search.views.grid import Tile
 
 MOST_ALBUMS = 200
 
 
-def selection_context(request: HttpRequest, tiles: Sequence[Tile] = (), **more: Any) -> dict[str, Any]:
-    """What a page needs whose grid can be selected from: `tiles` are those that it shows. Five queries."""
-    selected = selection.of(request.user)
+def selection_context(
+    request: HttpRequest, tiles: Sequence[Tile] = (), *, selected: Selected | None = None, **more: Any
+) -> dict[str, Any]:
+    """What a page needs whose grid can be selected from: `tiles` are those that it shows; `selected` is what the person
+    has selected, where the page asked for it already. Five queries at most."""
+    selected = selection.of(request.user) if selected is None else selected
     shown = [tile.image.pk for tile in tiles]
     return {
         "selecting": True,
@@ -49,7 +53,9 @@ def review_queue_at(address: str) -> str:
 def _choices(request: HttpRequest) -> dict[str, Any]:
     return {
         "may_change": request.user.is_staff or editable_sources(request.user).exists(),
-        "bar_albums": list(Album.objects.editable_by(request.user).order_by("name")[:MOST_ALBUMS]),
+        "bar_albums": list(
+            Album.objects.editable_by(request.user).order_by("name").values_list("pk", "name")[:MOST_ALBUMS]
+        ),
         "chores": panels.chores(),
         "stacking": settings.IMAGESEARCH_STACKS,
         "errand": errands.newest(request.user),

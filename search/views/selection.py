@@ -41,15 +41,16 @@ def selected_page(request: HttpRequest) -> HttpResponse:
     given = request.GET.get("start", "")
     start = int(given) if given.isascii() and given.isdigit() and len(given) < 8 else 0
     selected = selection.of(request.user)
-    images = Image.objects.visible_to(request.user).for_grid().in_order_of(selected.ids[start : start + PAGE])
-    places = {int(pk): start + place for place, pk in enumerate(selected.ids[start : start + PAGE])}
+    ids = selected.ids[start : start + PAGE]
+    images = Image.objects.visible_to(request.user).for_grid().in_order_of(ids) if len(ids) else []
+    places = {int(pk): start + place for place, pk in enumerate(ids)}
     tiles = [Tile(image, image_href(image.pk, [("in", "selection")], at=places[image.pk])) for image in images]
     context = {
         "page": "selection",
         "tiles": tiles,
         "more_href": f"{reverse('selection')}?start={start + PAGE}" if start + PAGE < len(selected) else "",
         "newer_href": f"{reverse('selection')}?start={max(0, start - PAGE)}" if start else "",
-        **selection_context(request, tiles),
+        **selection_context(request, tiles, selected=selected),
     }
     return render(request, "search/_next.html" if is_fragment(request) and start else "search/selection.html", context)
 

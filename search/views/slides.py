@@ -11,17 +11,16 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from django.db.models import Q
 from django.http import HttpRequest, HttpResponse, JsonResponse
 from django.shortcuts import get_object_or_404
 from django.views.decorators.http import require_safe
 
-from search import retrieval, selection, stacks
+from search import albums, retrieval, selection, stacks
 from search.bitmaps import get_library
 from search.errors import SearchError
-from search.models import AlbumEntry, Image
+from search.models import Image
 from search.query import Query, from_params
-from search.views.albums import album_of, entries_of
+from search.views.albums import album_of
 from search.views.browse import page_of
 from search.views.chips import pairs
 from search.views.files import sent_as_it_is
@@ -154,29 +153,20 @@ def _of_selection(request: HttpRequest, way: str) -> Slice:
 
 
 def _of_album(request: HttpRequest, album: Any, anchor: Image, way: str) -> Slice:
-    entries = entries_of(request.user).filter(album=album)
-    here = AlbumEntry.objects.filter(album=album, image=anchor).first()
-    if here is None:
+    inside = albums.inside(album, request.user, besides=anchor.pk)
+    at = inside.place_of(anchor.pk)
+    if at is None:
         return Slice([anchor], [image_href(anchor.pk)], before=False, after=False)
-    earlier = Q(position__lt=here.position) | Q(position=here.position, image__lt=anchor.pk)
-    later = Q(position__gt=here.position) | Q(position=here.position, image__gt=anchor.pk)
-    before: list[int] = []
-    after: list[int] = []
-    if way != "after":
-        rows = entries.filter(earlier).order_by("-position", "-image").values_list("image", flat=True)
-        before = list(rows[: SLICE + 1])
-    if way != "before":
-        after = list(entries.filter(later).values_list("image", flat=True)[: SLICE + 1])
-    ids = [*before[:SLICE][::-1], *([anchor.pk] if way == "around" else []), *after[:SLICE]]
+    start, limit = _stretch(at, way)
+    ids = inside.ids[start : start + limit].tolist()
     images = Image.objects.visible_to(request.user).for_grid().in_order_of(ids)
-    whole = way == "around"
     return Slice(
         images,
         [image_href(image.pk, [("in", f"album-{album.pk}")]) for image in images],
-        before=len(before) > SLICE,
-        after=len(after) > SLICE,
-        number=entries.filter(earlier).count() - len(before[:SLICE]) + 1 if whole else None,
-        total=entries.count() if whole else None,
+        before=start > 0,
+        after=start + limit < len(inside.ids),
+        number=start + 1 if way == "around" else None,
+        total=len(inside.ids) if way == "around" else None,
     )
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from typing import Any
+from urllib.parse import urlencode
 
 from django.contrib import messages
 from django.core.exceptions import PermissionDenied
@@ -16,7 +17,6 @@ from search import personal, tagging, tagtree
 from search.errors import BadValue, NotAllowed, SearchError
 from search.models import Action, SavedSearch, Tag
 from search.query import Query, from_params
-from search.row_steps import may_change_tag
 from search.views.chips import address
 from search.views.moving import next_page
 
@@ -25,12 +25,16 @@ from search.views.moving import next_page
 def tag_list(request: HttpRequest) -> HttpResponse:
     """Every tag this person may know of, under its parent, with the number of pictures they see."""
     part = " ".join(request.GET.get("part", "").split())[:200]
-    branches, more = tagtree.tree(request.user, part)
+    after = request.GET.get("after", "")
+    tree = tagtree.tree(request.user, part, after=_number(after))
+    more = urlencode({"part": part, "after": tree.after} if part else {"after": tree.after})
     context = {
         "page": "tags",
-        "branches": branches,
-        "touchable": tagtree.touchable([branch.tag.pk for branch in branches], request.user),
-        "more": more,
+        "branches": tree.branches,
+        "touchable": tagtree.touchable([branch.tag.pk for branch in tree.branches], request.user),
+        "more_href": f"{reverse('tags')}?{more}" if tree.after else "",
+        "first_href": reverse("tags") if tree.later and not part else "",
+        "cut": tree.cut,
         "part": part,
         "here": request.get_full_path(),
     }
@@ -40,20 +44,24 @@ def tag_list(request: HttpRequest) -> HttpResponse:
 @require_safe
 def tag_page(request: HttpRequest, tag_id: int) -> HttpResponse:
     """One tag: its name, colour and parent, and what can be done to it."""
-    tag = get_object_or_404(tagtree.visible_tags(request.user).select_related("parent"), pk=tag_id)
     known = tagtree.visible_tags(request.user)
+    tag = get_object_or_404(known.select_related("parent"), pk=tag_id)
     context = {
         "page": "tags",
         "tag": tag,
-        "parent": tag.parent if tag.parent and known.filter(pk=tag.parent_id).exists() else None,
+        "parent": tag.parent if tag.parent and known.filter(pk=tag.parent.pk).exists() else None,
         "children": list(known.filter(parent=tag).order_by("key")[:100]),
         "count": tagtree.counts(request.user).get(tag.pk, 0),
         "touchable": bool(tagtree.touchable([tag.pk], request.user)),
-        "changeable": may_change_tag(tag.pk, request.user),
+        "changeable": tagtree.changeable(tag, request.user),
         "colours": Tag.Colour.choices,
         "here": request.get_full_path(),
     }
     return render(request, "search/tag.html", context)
+
+
+def _number(text: str) -> int | None:
+    return int(text) if text.isascii() and text.isdigit() and len(text) < 19 else None
 
 
 def _merge(request: HttpRequest, tag: Tag) -> Action | None:

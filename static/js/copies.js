@@ -64,6 +64,11 @@
   keys.on("copies", "keep", function () {
     accept(current());
   });
+  keys.on("copies", "different", function () {
+    var group = current();
+    var button = group && !group.querySelector(".htmx-request") && group.querySelector("[data-different]");
+    if (button) button.click();
+  });
   keys.on("copies", "skip", function () {
     skip(current());
   });

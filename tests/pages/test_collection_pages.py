@@ -6,12 +6,12 @@ import re
 from typing import Any
 
 import pytest
-from django.db import connection
+from django.db import connection, transaction
 from django.test import Client
 from django.test.utils import CaptureQueriesContext
 
-from search import albums, curation, personal, selection, tagging
-from search.models import Action, Album, Comment, Favourite, Image, SavedSearch, SourceAccess, Tag
+from search import albums, changes, curation, personal, selection, tagging
+from search.models import Action, Album, Change, Comment, Favourite, Image, SavedSearch, SourceAccess, Tag
 from tests.factories import make_image, make_source, make_user
 
 pytestmark = pytest.mark.django_db
@@ -251,6 +251,8 @@ def test_a_viewer_sees_tags_without_the_means_to_change_them(owner: Any, images:
         assert client.post(f"/tags/{beach.pk}/{verb}/", given).status_code == 403
     Tag.objects.create(name="unused", key="unused", made_by=viewer)
     own = make_image(make_source(owner=viewer))
+    with transaction.atomic():
+        changes.record(Change.Kind.IMAGES, [own.pk])
     curation.tag([own.pk], "mine", viewer)
     assert shown(client, "/tags/").count(">Change<") == 2
     curation.tag([own.pk], "beach", viewer)

@@ -68,7 +68,7 @@ def test_pages_ask_the_same_number_of_questions_however_many_wait(
 ) -> None:
     queue_of(owner, number)
     review.refresh()
-    with django_assert_max_num_queries(18):
+    with django_assert_max_num_queries(20):
         signed_in.get("/review/")
     with django_assert_max_num_queries(14):
         signed_in.get("/review/blurred/")

@@ -9,8 +9,9 @@ import pytest
 from django.db import connection
 from django.test import Client
 from django.test.utils import CaptureQueriesContext
+from django.utils import timezone
 
-from search import curation, errands, selection
+from search import curation, errands, keys, selection
 from search.models import Action, Album, Comment, Errand, Favourite, Image, ImageTag, Selection, Tag
 from tests.factories import make_image, make_source, make_user
 
@@ -322,3 +323,43 @@ def test_the_bar_offers_viewers_only_what_they_may_do(client: Client, owner: Any
     SourceAccess.objects.update(role=SourceAccess.Role.EDITOR)
     page = client.get("/browse/").content.decode()
     assert not [verb for verb in refused + offered if f'name="verb" value="{verb}"' not in page]
+
+
+def test_a_page_asks_once_what_is_selected_and_for_no_pictures_when_nothing_is(
+    signed_in: Client, owner: Any, images: list[Image]
+) -> None:
+    def asked(about: str) -> int:
+        with CaptureQueriesContext(connection) as queries:
+            assert signed_in.get("/selection/").status_code == 200
+        return sum(f'FROM "{about}"' in query["sql"] for query in queries)
+
+    asked("search_selection")
+    assert (asked("search_selection"), asked("search_image"), asked("search_errand")) == (1, 0, 1)
+    selection.change(owner, add=pks(images)[:2])
+    assert (asked("search_selection"), asked("search_image")) == (1, 1)
+
+
+def test_the_table_of_keys_on_a_page_has_those_that_were_registered_since(
+    signed_in: Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(keys, "_keys", list(keys._keys))
+    before = signed_in.get("/selection/").content.decode()
+    keys.register(keys.GRID, keys.Key("grid", ("%",), "brand-new", "Something new"))
+    after = signed_in.get("/selection/").content.decode()
+    assert "brand-new" not in before and "brand-new" in after
+
+
+def test_only_an_errand_that_is_to_be_shown_is_read(owner: Any) -> None:
+    def newest() -> tuple[Any, int]:
+        with CaptureQueriesContext(connection) as queries:
+            found = errands.newest(owner)
+        return found and found.pk, len(queries)
+
+    running = {"verb": "hide", "total": 3, "state": Errand.State.RUNNING, "beat_at": timezone.now()}
+    made = Errand.objects.create(user=owner, **running)
+    Errand.objects.create(user=make_user(), **running)
+    assert newest() == (made.pk, 2)
+    Errand.objects.filter(pk=made.pk).update(state=Errand.State.DONE)
+    assert newest() == (made.pk, 2), "it ended within the last minute"
+    Errand.objects.filter(pk=made.pk).update(beat_at=timezone.now() - 2 * errands.SILENT)
+    assert newest() == (None, 1)

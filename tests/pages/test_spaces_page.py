@@ -15,6 +15,7 @@ from ingestion import building, ledger, removal
 from search import changes, embeddings, spaces
 from search.encoders import get_encoder
 from search.models import Change, EmbeddingSpace, Image
+from search.vectors import get_store
 from tests import networks
 from tests.contracts.store import unit_vectors
 from tests.factories import make_image, make_source, make_user
@@ -158,7 +159,7 @@ def test_comparing_with_a_model_that_is_not_here_is_no_comparison_with_look(staf
 def test_a_removed_space_is_let_go_of_by_a_serving_process(tmp_path: Path) -> None:
     """Its file's room comes free: the process closes its map."""
     from search.serving import Serving, load
-    from search.vectors import _stores, get_store
+    from search.vectors import _stores
 
     other = other_space()
     image = make_image()
@@ -184,7 +185,7 @@ def test_adding_says_when_it_is_there_already_and_when_nobody_fills_it(
 
 
 def test_the_index_of_a_space_is_told(staff: Client, monkeypatch: Any) -> None:
-    from search import indexing
+    from search import index_failures, indexing
 
     space = other_space()
     assert "<dt>Index</dt>" not in staff.get("/spaces/").content.decode()
@@ -193,3 +194,7 @@ def test_the_index_of_a_space_is_told(staff: Client, monkeypatch: Any) -> None:
     monkeypatch.setattr(indexing, "LEAST_ROWS", 10)
     indexing.make(space)
     assert "200 vectors, recall@20 1.000</dd>" in staff.get("/spaces/").content.decode()
+    for said in ("failed once, tried again from", "failed 2 times, tried again from"):
+        index_failures.note(get_store(space).file.folder, "There is no room for <it>.")
+        page = staff.get("/spaces/").content.decode()
+        assert said in page and "on: There is no room for &lt;it&gt;.</dd>" in page

@@ -8,6 +8,7 @@ import os
 from typing import Any
 
 from django.core.management.base import CommandError, CommandParser
+from django.utils.timezone import localtime
 
 from search.management.base import DomainCommand
 from search.models import EmbeddingSpace
@@ -309,14 +310,21 @@ def _index_of(report: SpaceReport) -> dict[str, Any] | None:
     from search import indexing
 
     found = indexing.state(named(report.name))
-    return dataclasses.asdict(found) if found.rows or found.fault else None
+    return dataclasses.asdict(found) if found.rows or found.fault or found.failed else None
 
 
 def _index_said(report: SpaceReport) -> str:
-    found = _index_of(report)
-    if found is None:
-        return ""
-    if found["fault"]:
-        return f", no index in use: {found['fault']}"
-    besides = f", {found['besides']:,} written since" if found["besides"] else ""
-    return f", index of {counted(found['rows'], 'vector')}, recall@20 {found['recall']:.3f}{besides}"
+    from search import indexing
+
+    found = indexing.state(named(report.name))
+    parts = []
+    if found.fault:
+        parts.append(f"no index in use: {found.fault}")
+    elif found.rows:
+        parts.append(f"index of {counted(found.rows, 'vector')}, recall@20 {found.recall:.3f}")
+        parts += [f"{found.besides:,} written since"] if found.besides else []
+    if found.failed:
+        again = localtime(found.again).strftime("%d %b %H:%M")
+        times = "once" if found.tries == 1 else f"{found.tries} times"
+        parts.append(f"making an index failed {times}, tried again from {again} on: {found.failed}")
+    return "".join(f", {part}" for part in parts)

@@ -88,7 +88,7 @@ class Command(DomainCommand):
         self.supervisor = supervisor
         self.open_browser = not options["no_browser"] and self.console.terminal and has_display()
         self.started = self.looked = self.lined = time.monotonic()
-        self.answered = self.complained = False
+        self.greeted = self.complained = False
         self.completion, self.crawls = Completion(), len(folders)
         self.download_failed = False
         self.console.say("Starting. Ctrl-C stops everything.")
@@ -194,11 +194,13 @@ class Command(DomainCommand):
 
     def _tick(self) -> None:
         now = time.monotonic()
-        if not self.answered:
-            if self._answers():
-                self.answered = self.supervisor.ready = True
+        if not self.greeted:
+            status = self._status()
+            self.supervisor.ready = self.supervisor.ready or bool(status)
+            if status == 200 or (status and now - self.started > PATIENCE_SECONDS):
+                self.greeted = True
                 self._greet()
-            elif now - self.started > PATIENCE_SECONDS and not self.complained:
+            elif not status and now - self.started > PATIENCE_SECONDS and not self.complained:
                 self.complained = True
                 self.console.say(f"The pages do not answer yet; see {settings.IMAGESEARCH_LOGS / 'web.log'}")
             return
@@ -206,18 +208,18 @@ class Command(DomainCommand):
             self.looked = now
             self._show_progress(now)
 
-    def _answers(self) -> bool:
+    def _status(self) -> int:
+        """What the server answers when it is asked whether it is ready; 0: nothing yet."""
         address = self.listener.getsockname()
         host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(address[0], address[0])
         client = http.client.HTTPConnection(host, address[1], timeout=0.4)
         try:
-            client.request("GET", "/health")
-            client.getresponse()
+            client.request("GET", "/health/ready")
+            return client.getresponse().status
         except (OSError, http.client.HTTPException):
-            return False
+            return 0
         finally:
             client.close()
-        return True
 
     def _greet(self) -> None:
         from search import welcome
