@@ -8,7 +8,7 @@ PY := $(VENV)/bin/python
 # As typed: no second look at $ signs; ~ is understood by the program.
 override PHOTOS := $(value PHOTOS)
 override TESTS := $(value TESTS)
-export PHOTOS TESTS TORCH
+export PHOTOS TESTS TORCH UNTIL
 TORCH ?=
 
 # The first Python that is new enough; PYTHON=... names one.
@@ -42,7 +42,7 @@ test: setup-dev
 	@exec $(PY) scripts/test.py
 
 test-slow: setup-dev
-	@exec $(PY) scripts/test.py --slow
+	@exec $(PY) scripts/test.py --slow $${UNTIL:+--until "$$UNTIL"}
 
 test-all: setup-dev
 	@$(PY) scripts/test.py --all && exec $(PY) scripts/test.py --all --slow

@@ -37,9 +37,9 @@ WITHOUT_DATABASE = [
     "sidecars",
 ]
 """Test modules that touch no database."""
-ONCE = [*WITHOUT_DATABASE, "fidelity"]
+ONCE = [*WITHOUT_DATABASE, "fidelity", "image_only", "matches", "settings", "watcher", "weights"]
 """Test modules to which it does not matter: they run once, with the first database."""
-ONCE_SLOW = [*ONCE, "adoption_size", "crawl_properties", "exports", "watcher"]
+ONCE_SLOW = [*ONCE, "adoption_size", "crawl_properties", "exports"]
 """Of the slow tests those that are long and about files, memory or statistics; `--all` runs them on both."""
 
 
@@ -47,7 +47,12 @@ def main() -> int:
     parser = argparse.ArgumentParser()
     parser.add_argument("--slow", action="store_true", help="The kill, fault and size tests instead.")
     parser.add_argument("--all", action="store_true", help="Every test on both databases.")
+    parser.add_argument(
+        "--until", type=float, default=0, metavar="SECONDS",
+        help="After so many seconds no other test is begun; those left out are counted at the end.",
+    )  # fmt: skip
     options = parser.parse_args()
+    until = time.time() + options.until if options.until else 0
     not_tested = []
     databases = {"SQLite": ""}
     url = os.environ.get("TEST_DATABASE_URL", "")
@@ -69,7 +74,7 @@ def main() -> int:
     for name, database in databases.items():
         started = time.monotonic()
         print(f"== {name} ==", flush=True)
-        status = run(database, slow=options.slow, again=name != "SQLite", everything=options.all)
+        status = run(database, slow=options.slow, again=name != "SQLite", everything=options.all, until=until)
         print(f"== {name}: {'passed' if not status else 'FAILED'} in {time.monotonic() - started:.0f} s ==", flush=True)
         if status:
             failed.append(name)
@@ -81,7 +86,7 @@ def main() -> int:
     return 1 if failed else 0
 
 
-def run(database: str, *, slow: bool, again: bool = False, everything: bool = False) -> int:
+def run(database: str, *, slow: bool, again: bool = False, everything: bool = False, until: float = 0) -> int:
     env = {key: value for key, value in os.environ.items() if not key.startswith("IMAGESEARCH_")}
     for key in ("IMAGESEARCH_SHARED",):
         if key in os.environ:
@@ -89,16 +94,22 @@ def run(database: str, *, slow: bool, again: bool = False, everything: bool = Fa
     env.pop("REDIS_URL", None)
     env["DATABASE_URL"] = database
     env.setdefault("OMP_NUM_THREADS", "1")
+    # No test kills the database server: a transaction need not wait for the disk.
+    env.setdefault("PGOPTIONS", "-c synchronous_commit=off")
     # In a browser the tests are about pages, and take long: on the second database only `--all` runs them.
     marks = "slow" if slow else "not slow"
+    if not everything:
+        marks += " and not rare"
     if again and not everything:
-        marks += " and not browser"
+        marks += " and not browser and not once"
     command = [sys.executable, "-m", "pytest", "-m", marks]
     command += ["-n", str(min(4, os.cpu_count() or 1)), "--dist", "loadfile"]
     if slow:
         command.append("--no-loadscope-reorder")  # the longest files first: tests/conftest.py
     if again and not everything:
         command += [f"--ignore=tests/test_{name}.py" for name in (ONCE_SLOW if slow else ONCE)]
+    if until:
+        command += ["--until", str(until)]
     command += shlex.split(os.environ.get("TESTS", ""))
     return subprocess.call(command, cwd=ROOT, env=env)
 

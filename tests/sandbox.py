@@ -2,16 +2,29 @@
 
 from __future__ import annotations
 
+import atexit
 import json
 import os
 import shutil
 import subprocess
 import sys
+import tempfile
 import uuid
 from pathlib import Path
 from typing import Any
 
 ROOT = Path(__file__).resolve().parent.parent
+
+
+_migrated: dict[tuple[str, tuple[tuple[str, str], ...]], str] = {}
+"""Server and settings -> the copy of a database just migrated: a file's path, or a database's name on that server."""
+
+
+def _run_sql(server: str, statement: str) -> None:
+    import psycopg
+
+    with psycopg.connect(f"{server}/postgres", autocommit=True) as connection:
+        connection.execute(statement)
 
 
 class Sandbox:
@@ -28,24 +41,35 @@ class Sandbox:
         self.env.pop("DJANGO_SETTINGS_MODULE", None)
         self._created: str | None = None
         url = os.environ.get("DATABASE_URL", "")
-        if url.startswith("postgres"):
-            self._created = f"sandbox_{uuid.uuid4().hex[:12]}"
-            self._server = url.rsplit("/", 1)[0]
-            self._run_sql(f'CREATE DATABASE "{self._created}"')
-            self.env["DATABASE_URL"] = f"{self._server}/{self._created}"
-        else:
-            self.env.pop("DATABASE_URL", None)
+        self._server = url.rsplit("/", 1)[0] if url.startswith("postgres") else ""
+        self.env.pop("DATABASE_URL", None)
         self.env.update(env)
-        self._migrate(path)
+        self._make_database(tuple(sorted(env.items())))
 
-    def _migrate(self, path: Path) -> None:
+    def _make_database(self, made_with: tuple[tuple[str, str], ...]) -> None:
+        """The first sandbox with these settings migrates and leaves a copy; those after it begin with that copy."""
+        key = (self._server, made_with)
+        if self._server:
+            self._created = f"sandbox_{uuid.uuid4().hex[:12]}"
+            self.env["DATABASE_URL"] = f"{self._server}/{self._created}"
+            copy_of = f' TEMPLATE "{_migrated[key]}"' if key in _migrated else ""
+            _run_sql(self._server, f'CREATE DATABASE "{self._created}"{copy_of}')
+            if key not in _migrated:
+                self.manage("migrate", "--verbosity", "0")
+                kept = f"{self._created}_migrated"
+                _run_sql(self._server, f'CREATE DATABASE "{kept}" TEMPLATE "{self._created}"')
+                atexit.register(_run_sql, self._server, f'DROP DATABASE IF EXISTS "{kept}" WITH (FORCE)')
+                _migrated[key] = kept
+            return
+        database = self.data / "imagesearch.sqlite3"
+        if key in _migrated:
+            shutil.copy(_migrated[key], database)
+            return
         self.manage("migrate", "--verbosity", "0")
-
-    def _run_sql(self, statement: str) -> None:
-        import psycopg
-
-        with psycopg.connect(f"{self._server}/postgres", autocommit=True) as connection:
-            connection.execute(statement)
+        assert not database.with_name(f"{database.name}-wal").exists(), "the copy would not be whole"
+        kept_in = tempfile.mkdtemp(prefix="imagesearch-migrated-")
+        atexit.register(shutil.rmtree, kept_in, ignore_errors=True)
+        _migrated[key] = shutil.copy(database, kept_in)
 
     def manage(
         self, *args: str | os.PathLike[str], check: bool = True, timeout: float = 300, **env: str
@@ -73,5 +97,5 @@ class Sandbox:
 
     def close(self) -> None:
         if self._created:
-            self._run_sql(f'DROP DATABASE IF EXISTS "{self._created}" WITH (FORCE)')
+            _run_sql(self._server, f'DROP DATABASE IF EXISTS "{self._created}" WITH (FORCE)')
         shutil.rmtree(self.data, ignore_errors=True)

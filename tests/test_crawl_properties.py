@@ -352,8 +352,9 @@ def test_ids_curation_and_embeddings_follow_the_files() -> None:
 
 @pytest.mark.slow
 @pytest.mark.django_db(transaction=True)
-def test_ids_curation_and_embeddings_follow_the_files_for_long() -> None:
-    _run(examples=600, steps=50)
+@pytest.mark.parametrize("examples", [150, pytest.param(600, marks=pytest.mark.rare)])
+def test_ids_curation_and_embeddings_follow_the_files_for_long(examples: int) -> None:
+    _run(examples=examples, steps=50)
 
 
 def test_pictures_of_the_model_share_sizes_and_differ_in_bytes() -> None:

@@ -21,6 +21,7 @@ POINTS = [
     "embedding-forgotten",
 ]  # fmt: skip
 
+OF_THE_DATABASE = {"old-embedding-deleted", "before-embedding-commit", "after-embedding-commit"}
 MAKE_ROWS = """
 import os
 from datetime import UTC, datetime
@@ -80,7 +81,9 @@ def spaces_verdict(rows: Sandbox) -> dict:  # type: ignore[type-arg]
     return next(space for space in report["spaces"] if space["space"] == "rows")
 
 
-@pytest.mark.parametrize("point", POINTS)
+@pytest.mark.parametrize(
+    "point", [pytest.param(one, marks=[] if one in OF_THE_DATABASE else [pytest.mark.once]) for one in POINTS]
+)
 def test_a_kill_at_a_named_point_is_mended_by_going_on(rows: Sandbox, point: str) -> None:
     for count in (1, 2):
         process = writer(rows, 0, 1500, 2, IMAGESEARCH_FAULT=f"{point}:{count}")

@@ -179,6 +179,7 @@ def test_a_dead_child_is_said_and_started_again(start):
 
 
 @linux
+@pytest.mark.once
 def test_sigterm_stops_as_cleanly_as_ctrl_c(start):
     program = start("--port", str(free_port()))
     program.ready()
@@ -187,6 +188,7 @@ def test_sigterm_stops_as_cleanly_as_ctrl_c(start):
     assert not processes_of(program.data)
 
 
+@pytest.mark.once
 def test_a_second_start_on_the_same_data_names_the_first(start):
     program = start("--port", str(free_port()))
     address = program.ready()
@@ -196,6 +198,7 @@ def test_a_second_start_on_the_same_data_names_the_first(start):
     assert "Traceback" not in second.stderr
 
 
+@pytest.mark.once
 def test_a_busy_port_asked_for_is_refused_with_the_next_free_one(sandbox):
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
@@ -204,6 +207,7 @@ def test_a_busy_port_asked_for_is_refused_with_the_next_free_one(sandbox):
     assert f"Port {port} is taken by another program. The next free one: --port {port + 1}" in done.stderr
 
 
+@pytest.mark.once
 def test_without_a_terminal_the_default_port_falls_to_the_next_free_one_aloud(start, monkeypatch):
     try:
         held = socket.create_server(("127.0.0.1", 8000))
@@ -231,6 +235,7 @@ def test_without_a_terminal_the_default_port_falls_to_the_next_free_one_aloud(st
         (["--host", "192.0.2.1"], "This machine cannot listen at 192.0.2.1"),
     ],
 )
+@pytest.mark.once
 def test_wrong_arguments_give_one_sentence(sandbox, arguments, sentence):
     done = sandbox(IMAGESEARCH_ENCODER="look").manage("start", *arguments, check=False)
     assert done.returncode == 1
@@ -250,6 +255,7 @@ def test_a_database_of_a_newer_version_is_refused(sandbox):
     assert "newer version of the program (it has search.0999_from_the_future)" in done.stderr
 
 
+@pytest.mark.once
 def test_listening_beyond_this_machine_says_what_else_must_be_set(start):
     program = start("--host", "0.0.0.0", "--port", str(free_port()))
     program.ready()
@@ -257,6 +263,7 @@ def test_listening_beyond_this_machine_says_what_else_must_be_set(start):
     assert program.stop() == 0
 
 
+@pytest.mark.once
 def test_a_model_that_cannot_be_downloaded_is_said_once_and_everything_else_runs(start, sandbox):
     dead = free_port()
     box = sandbox(HF_ENDPOINT=f"http://127.0.0.1:{dead}", HF_HUB_OFFLINE="0")
@@ -291,6 +298,7 @@ class Screen:
         return True
 
 
+@pytest.mark.once
 def test_lines_appear_above_the_status_line_which_stays():
     screen = Screen()
     console = Console(cast(TextIO, screen))
@@ -301,6 +309,7 @@ def test_lines_appear_above_the_status_line_which_stays():
     assert screen.text.endswith("\r\033[K")
 
 
+@pytest.mark.once
 def test_progress_names_stage_pace_and_remaining_time():
     rows = [
         StageProgress("read", "Reading files", waiting=600, done=1_400, failed=0, per_second=12.34, eta_seconds=48.6),
@@ -314,18 +323,21 @@ def stage(waiting: int, done: int, *, failed: int = 0) -> StageProgress:
     return StageProgress("read", "Reading files", waiting, done, failed, per_second=None, eta_seconds=None)
 
 
+@pytest.mark.once
 def test_that_everything_is_done_is_said_once_after_work_was_seen():
     completion = Completion()
     looks = [[], [stage(3, 0)], [stage(1, 2)], [stage(0, 3)], [stage(0, 3)]]
     assert [completion.reached(rows) for rows in looks] == [False, False, False, True, False]
 
 
+@pytest.mark.once
 def test_work_that_came_and_went_between_two_looks_counts_too():
     completion = Completion()
     assert [completion.reached([stage(0, n)]) for n in (5, 5, 9, 9)] == [False, False, True, False]
     assert completion.reached([stage(0, 9, failed=2)]), "failed is finished as well"
 
 
+@pytest.mark.once
 def test_a_finished_crawl_is_answered_once_no_other_is_under_way():
     completion = Completion()
     completion.expect()
@@ -334,6 +346,7 @@ def test_a_finished_crawl_is_answered_once_no_other_is_under_way():
     assert not completion.reached([stage(0, 4)])
 
 
+@pytest.mark.once
 def test_addresses_for_people():
     assert listening.address_for_people("0.0.0.0", 8000) == "http://127.0.0.1:8000"
     assert listening.address_for_people("::1", 80) == "http://[::1]:80"
@@ -363,6 +376,7 @@ def run_jobs(tmp_path: Path, *jobs: children.Job, until, **options) -> str:
     return screen.text
 
 
+@pytest.mark.once
 def test_a_child_that_dies_again_and_again_is_started_with_growing_pauses(tmp_path):
     job = children.Job("The thing", "thing", [sys.executable, "-c", "print('it broke'); raise SystemExit(3)"])
     said = run_jobs(tmp_path, job, until=lambda text: text.count("starts again") >= 3)
@@ -372,6 +386,7 @@ def test_a_child_that_dies_again_and_again_is_started_with_growing_pauses(tmp_pa
     assert (tmp_path / "thing.log").read_text().splitlines()[:2] == ["it broke", "it broke"]
 
 
+@pytest.mark.once
 def test_a_child_that_will_not_stop_is_killed_with_its_own_children(tmp_path, monkeypatch):
     monkeypatch.setattr("ingestion.supervisor.GRACE_SECONDS", 1.0)
     stubborn = (
@@ -392,6 +407,7 @@ def test_a_child_that_will_not_stop_is_killed_with_its_own_children(tmp_path, mo
     waited(gone, seconds=10)
 
 
+@pytest.mark.once
 def test_errands_run_one_after_the_other_and_can_ask_to_be_tried_again(tmp_path):
     ended = []
 
@@ -409,6 +425,7 @@ def test_errands_run_one_after_the_other_and_can_ask_to_be_tried_again(tmp_path)
     assert ended == [("first", 1, ["one"]), ("first", 1, ["one"]), ("second", 0, ["two"])]
 
 
+@pytest.mark.once
 def test_json_logs_hold_json_only(tmp_path):
     text = "print('plain words'); print('{\"message\": \"structured\"}'); import time; time.sleep(600)"
     job = children.Job("Talker", "talker", [sys.executable, "-c", text])
@@ -417,6 +434,7 @@ def test_json_logs_hold_json_only(tmp_path):
     assert [json.loads(line)["message"] for line in log.read_text().splitlines()] == ["plain words", "structured"]
 
 
+@pytest.mark.once
 def test_logs_are_rotated_and_nothing_is_lost(tmp_path, monkeypatch):
     monkeypatch.setattr(children, "LOG_BYTES", 2_000)
     log = children.LogFile(tmp_path / "web.log", json_lines=False)
@@ -429,6 +447,7 @@ def test_logs_are_rotated_and_nothing_is_lost(tmp_path, monkeypatch):
     assert "line 099" in kept and max(path.stat().st_size for path in files) <= 2_000
 
 
+@pytest.mark.once
 def test_a_guard_that_was_killed_is_replaced_and_still_knows_the_children(tmp_path):
     killed: list[int] = []
     job = children.Job("Sleeper", "sleeper", [sys.executable, "-c", "import time; time.sleep(600)"])

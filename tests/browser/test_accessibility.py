@@ -114,9 +114,23 @@ def test_no_page_has_a_finding(world: World, pages: Any) -> None:
     assert not found, "\n".join(found)
 
 
+def _pairs() -> list[Any]:
+    """Each person with each window and each colours; their other combinations are left to `make test-all`."""
+    chosen = {("owner", 1), ("owner", 2), ("viewer", 0), ("viewer", 3), ("stranger", 1), ("stranger", 2)}
+    return [
+        pytest.param(
+            who,
+            look,
+            marks=[] if (who, number) in chosen else [pytest.mark.rare],
+            id=f"{who}-{look[0]['width']}-{look[1]}",
+        )
+        for who in ("owner", "viewer", "stranger")
+        for number, look in enumerate(LOOKS)
+    ]
+
+
 @pytest.mark.slow
-@pytest.mark.parametrize("look", LOOKS, ids=lambda one: f"{one[0]['width']}-{one[1]}")
-@pytest.mark.parametrize("who", ["owner", "viewer", "stranger"])
+@pytest.mark.parametrize(("who", "look"), _pairs())
 def test_no_page_has_a_finding_for_anybody_in_any_look(
     world: World, pages: Any, who: str, look: tuple[dict[str, int], str, bool]
 ) -> None:
