@@ -362,6 +362,26 @@ def crowd(server: Server, data: Path, people: int, seconds: float, pictures: int
     }  # fmt: skip
 
 
+def while_loading(browser: Browser, seconds: float = 5) -> dict[str, float]:
+    """Searches of the first seconds, while the server still loads what pages count and what images are called."""
+    took, until = [], time.monotonic() + seconds
+    for text in library.phrases(1_000, seed=10):
+        took.append(browser.get("/", q=text, min=0)[0])
+        if time.monotonic() > until:
+            break
+    return milliseconds(took)
+
+
+def rest(server: Server, patience: float = 120) -> float:
+    """Wait until the server has nothing left to load: two seconds of hardly any processor time. Returns the seconds."""
+    began, quiet = time.monotonic(), 0
+    while quiet < 2 and time.monotonic() - began < patience:
+        before = server.processor_seconds()
+        time.sleep(1)
+        quiet = quiet + 1 if server.processor_seconds() - before < 0.05 else 0
+    return round(time.monotonic() - began, 1)
+
+
 def measure(data: Path, size: int, people: int, seconds: float) -> dict[str, Any]:
     """The whole report."""
     from search.models import Image
@@ -374,6 +394,8 @@ def measure(data: Path, size: int, people: int, seconds: float) -> dict[str, Any
         browser = Browser(server, cookie_of("owner"))
         report["start to ready s"] = round(server.ready_seconds, 2)
         report["first search ms"] = round(1000 * browser.get("/", q="a dog on the beach", min=0)[0], 1)
+        report["search in the first seconds"] = while_loading(browser)
+        report["all loaded after another s"] = rest(server)
         _say(report)
         for name, part in {
             "search": lambda: searches(browser), "filters": lambda: filtered(browser, size),
