@@ -96,7 +96,11 @@ class ImageQuerySet(models.QuerySet["Image"]):
         return self.filter(rating__gte=at_least)
 
     def for_grid(self) -> ImageQuerySet:
-        """Only the columns that a grid shows, with the source; one query whatever the number of rows.
+        """Only the columns that a grid shows, with the source; one query whatever the number of rows."""
+        return self.for_tiles().select_related("source").only(*_OF_TILES, "source__name", "source__root")
+
+    def for_tiles(self) -> ImageQuerySet:
+        """`for_grid` without the source, which tiles do not show.
 
         Covers of stacks know how many lie beneath them (`stacked`), and whether a raw file does (`stacked_raw`); live
         photos know that they are (`live`).
@@ -104,10 +108,7 @@ class ImageQuerySet(models.QuerySet["Image"]):
         rows: Any = self
         if settings.IMAGESEARCH_STACKS:
             rows = rows.annotate(**_of_stacks())
-        return rows.select_related("source").only(
-            "id", "source__name", "source__root", "path", "name", "state", "sha256", "width", "height",
-            "shown_at", "title", "rating", "hidden", "format", "size", "mtime_ns",
-        )  # fmt: skip
+        return rows.only(*_OF_TILES)
 
     def in_order_of(self, ids: Sequence[int] | Iterable[int]) -> list[Image]:
         """The rows with these ids, in this order; ids that are gone are left out."""
@@ -122,6 +123,12 @@ class ImageQuerySet(models.QuerySet["Image"]):
         """Keyset pagination under `newest_first`: the rows after this one."""
         # The first part is where an index is entered: SQLite walks to an OR from its end.
         return self.filter(Q(shown_at__lte=shown_at), Q(shown_at__lt=shown_at) | Q(id__lt=id))
+
+
+_OF_TILES = (
+    "id", "source", "path", "name", "state", "sha256", "width", "height", "shown_at", "title", "rating", "hidden",
+    "format", "size", "mtime_ns",
+)  # fmt: skip
 
 
 @functools.cache

@@ -37,7 +37,8 @@ _Scores = npt.NDArray[np.float32]
 @dataclass(frozen=True)
 class Hit:
     """One found image. `score` is its cosine to the combined query, `match` what it is worth in per cent (0 to 100;
-    see `search.calibration`); both None for a hit by name, tag or filter alone."""
+    see `search.calibration`); both None for a hit by name, tag or filter alone. The image is as a tile needs it
+    (`for_tiles`): without its source."""
 
     id: int
     score: float | None
@@ -164,7 +165,7 @@ def find(
     score_of = dict(zip(ids.tolist(), _numbers(scores), strict=True))
     match_of = dict(zip(ids.tolist(), _numbers(ranking.matches[offset : offset + limit]), strict=True))
     place_of = {pk: offset + place for place, pk in enumerate(ids.tolist())}
-    images = filters.filtered(query.filters, user, among=ids).for_grid().in_order_of(ids)
+    images = filters.filtered(query.filters, user, among=ids).for_tiles().in_order_of(ids)
     return Page(
         hits=[Hit(image.pk, score_of[image.pk], image, match_of[image.pk], place_of[image.pk]) for image in images],
         total=len(ranking.ids),

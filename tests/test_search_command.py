@@ -11,6 +11,8 @@ import numpy as np
 import PIL.Image
 import pytest
 from django.core.management import CommandError, call_command
+from django.db import connection
+from django.test.utils import CaptureQueriesContext
 
 from search import changes, embeddings
 from search.encoders import get_encoder
@@ -63,6 +65,16 @@ def test_the_report_is_one_line_of_json(library, tmp_path) -> None:
     scores = [hit["score"] for hit in found["hits"]]
     assert scores == sorted(scores, reverse=True) and len(scores) == 3
     assert found["took_ms"] > 0 and found["covered"] == found["of"] == 3 and found["unknown_words"] == []
+
+
+def test_it_costs_the_same_number_of_queries_for_few_and_many(library) -> None:
+    report("blue")
+    counts = set()
+    for limit in (1, 3):
+        with CaptureQueriesContext(connection) as queries:
+            assert len(report("blue", "--limit", limit)["hits"]) == limit
+        counts.add(len(queries))
+    assert len(counts) == 1
 
 
 def test_text_may_be_left_out_for_examples(library, tmp_path) -> None:

@@ -69,7 +69,7 @@ def icon(name: str) -> SafeString:
 def tiles(context: Context) -> SafeString:
     """The tiles of a grid: `tiles`, `selecting`, `selected_ids` and `favourite_ids` of the page."""
     known = {name: context.get(name, ()) for name in ("tiles", "selecting", "selected_ids", "favourite_ids")}
-    return mark_safe(get_template("search/_tiles.jinja", using="jinja2").render(known))
+    return mark_safe(get_template("search/_tiles.jinja", using="jinja2").render({**known, "like": icon("like")}))
 
 
 @register.simple_tag

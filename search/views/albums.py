@@ -49,7 +49,7 @@ def album_list(request: HttpRequest) -> HttpResponse:
     inside = facets.albums(visible)
     cards = [(album, *inside.get(album.pk, (0, 0))) for album in shown]
     wanted = {pk for album, _, first in cards for pk in (album.cover_id, first) if pk}
-    images = Image.objects.visible_to(request.user).listed().for_grid().in_bulk(list(wanted))
+    images = Image.objects.visible_to(request.user).listed().for_tiles().in_bulk(list(wanted))
     context = {
         "page": "albums",
         "cards": [
@@ -72,7 +72,7 @@ def album_page(request: HttpRequest, album_id: int) -> HttpResponse:
         place, image = _number(after[0].lstrip("-")) * (-1 if after[0].startswith("-") else 1), _number(after[2])
         start = inside.after(place, image)
     ids = inside.ids[start : start + PAGE].tolist()
-    images = Image.objects.visible_to(request.user).for_grid().in_bulk(ids)
+    images = Image.objects.visible_to(request.user).for_tiles().in_bulk(ids)
     scores = dict(AlbumEntry.objects.filter(album=album, image__in=ids).values_list("image_id", "score"))
     carried = [("in", f"album-{album.pk}")]
     tiles = [

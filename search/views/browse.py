@@ -81,7 +81,7 @@ def page_of(
     images: ImageQuerySet, *, older: Place | None = None, newer: Place | None = None, limit: int = PAGE
 ) -> tuple[list[Image], bool, bool]:
     """One page, newest first, and whether there are newer and older ones: two queries at most."""
-    rows = images.for_grid()
+    rows = images.for_tiles()
     if newer is not None:
         taken = list(_before(rows, newer).order_by("shown_at", "id")[: limit + 1])
         page = taken[:limit][::-1]
@@ -95,7 +95,7 @@ def page_of(
 
 def neighbours(images: ImageQuerySet, image: Image) -> tuple[Image | None, Image | None]:
     """The next newer and the next older image of this set."""
-    rows = images.for_grid()
+    rows = images.for_tiles()
     newer = _before(rows, (image.shown_at, image.pk)).order_by("shown_at", "id").first()
     older = rows.after(shown_at=image.shown_at, id=image.pk).newest_first().first()
     return newer, older

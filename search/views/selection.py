@@ -42,7 +42,7 @@ def selected_page(request: HttpRequest) -> HttpResponse:
     start = int(given) if given.isascii() and given.isdigit() and len(given) < 8 else 0
     selected = selection.of(request.user)
     ids = selected.ids[start : start + PAGE]
-    images = Image.objects.visible_to(request.user).for_grid().in_order_of(ids) if len(ids) else []
+    images = Image.objects.visible_to(request.user).for_tiles().in_order_of(ids) if len(ids) else []
     places = {int(pk): start + place for place, pk in enumerate(ids)}
     tiles = [Tile(image, image_href(image.pk, [("in", "selection")], at=places[image.pk])) for image in images]
     context = {

@@ -56,7 +56,7 @@ def slides(request: HttpRequest) -> HttpResponse:
     """The slice of a set before, after or around one picture (`from`, `way`), or the states of some (`ids`)."""
     if "ids" in request.GET:
         ids = [int(one) for one in request.GET["ids"].split(",") if one.isascii() and one.isdigit() and len(one) < 19]
-        found = Image.objects.visible_to(request.user).for_grid().in_order_of(ids[:MOST_STATES])
+        found = Image.objects.visible_to(request.user).for_tiles().in_order_of(ids[:MOST_STATES])
         return _answer({"slides": described(found, request.user)})
     number = _number(request.GET.get("from", ""))
     way = request.GET.get("way", "around")
@@ -146,7 +146,7 @@ def _place_now(query: Query, user: Any, image_id: int, at: int) -> int:
 def _of_selection(request: HttpRequest, way: str) -> Slice:
     start, limit = _stretch(_number(request.GET.get("at", "")), way)
     ids = selection.of(request.user).ids
-    images = Image.objects.visible_to(request.user).for_grid().in_order_of(ids[start : start + limit])
+    images = Image.objects.visible_to(request.user).for_tiles().in_order_of(ids[start : start + limit])
     places = {int(pk): start + place for place, pk in enumerate(ids[start : start + limit])}
     hrefs = [image_href(image.pk, [("in", "selection")], at=places[image.pk]) for image in images]
     return Slice(images, hrefs, before=start > 0, after=start + limit < len(ids), number=start + 1, total=len(ids))
@@ -159,7 +159,7 @@ def _of_album(request: HttpRequest, album: Any, anchor: Image, way: str) -> Slic
         return Slice([anchor], [image_href(anchor.pk)], before=False, after=False)
     start, limit = _stretch(at, way)
     ids = inside.ids[start : start + limit].tolist()
-    images = Image.objects.visible_to(request.user).for_grid().in_order_of(ids)
+    images = Image.objects.visible_to(request.user).for_tiles().in_order_of(ids)
     return Slice(
         images,
         [image_href(image.pk, [("in", f"album-{album.pk}")]) for image in images],

@@ -68,6 +68,16 @@ def test_browse_filters(signed_in: Client, owner: Any, query: str) -> None:
     assert [tile.image.pk for tile in tiles] == [wanted.pk]
 
 
+@pytest.mark.parametrize("address", ["/browse/", "/browse/?camera=%22%3Cb%3E", "/?q=rating:4"])
+def test_names_and_addresses_in_tiles_are_words_and_never_markup(signed_in: Client, owner: Any, address: str) -> None:
+    said = """"><b onload='x'>&amp;"""
+    image = make_image(make_source(owner=owner), title=said, rating=4, name=said, camera='"<b>')
+    page = signed_in.get(address).content.decode()
+    assert f'data-image="{image.pk}"' in page
+    assert 'alt="&#34;&gt;&lt;b onload=&#39;x&#39;&gt;&amp;amp;"' in page
+    assert "<b " not in page and "<b>" not in page
+
+
 @pytest.mark.parametrize("query", ["older=yesterday", "older=2020-01-01,1", "newer=,", "rating=9", "source=Nowhere"])
 def test_browse_says_what_it_cannot_understand(signed_in: Client, query: str) -> None:
     response = signed_in.get(f"/browse/?{query}")

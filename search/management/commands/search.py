@@ -8,6 +8,7 @@ from typing import Any
 
 import PIL.Image
 from django.core.management.base import CommandError, CommandParser
+from django.db.models import prefetch_related_objects
 
 from search import uploads
 from search.errors import BadQuery, Unreadable
@@ -61,6 +62,7 @@ class Command(DomainCommand):
         if query.empty and not pictures:
             raise CommandError("Say what to find: words, or an example with --image FILE or --like ID.")
         page = find(query, self.user, limit=options["limit"], pictures=pictures)
+        prefetch_related_objects([hit.image for hit in page.hits], "source")  # their paths begin with its folder
         if options["json"]:
             self.print_json(_report(page))
         else:
