@@ -44,6 +44,8 @@ SAMPLE = 1_000
 KEPT_SAMPLES = 16
 KEPT_SECONDS = 600.0
 _STRIDE = 31
+_FIRST = 1 << 16
+_BLOCK = 1 << 20
 
 
 @dataclass(frozen=True)
@@ -98,15 +100,14 @@ def scale_of(
 
 def sample_ids(among: Bitmap, size: int = SAMPLE) -> Ids:
     """The ids of the sample of these images, ascending; all of them when they are no more than `size`."""
-    order = _order(len(among))
-    found: list[Ids] = []
-    missing, start, step = size, 0, 4 * size
-    while missing and start < len(order):
-        part = order[start : start + step]
-        part = part[among[part]][:missing]
-        found.append(part)
-        missing, start, step = missing - len(part), start + step, 2 * step
-    return np.sort(np.concatenate([*found, np.zeros(0, dtype=np.int64)]))
+    first = _first(max(_FIRST, 1 << (len(among) - 1).bit_length()) if len(among) else 0)
+    first = first[first < len(among)]
+    found = first[among[first]][:size]
+    if len(found) < size:  # few of them are in it: all that are
+        found = np.flatnonzero(among).astype(np.int64)
+        if len(found) > size:
+            found = found[np.argpartition(_hash(found), size - 1)[:size]]
+    return np.sort(found)
 
 
 def reference(encoder: Encoder, space: EmbeddingSpace) -> Vectors:
@@ -149,12 +150,24 @@ def _sample(space: EmbeddingSpace, ids: Ids) -> _Sample:
 
 
 @functools.lru_cache(maxsize=2)
-def _order(size: int) -> Ids:
-    """The ids below `size` by their hash (the finaliser of SplitMix64; Steele, Lea and Flood, OOPSLA 2014)."""
-    value = np.arange(size, dtype=np.uint64) + np.uint64(0x9E3779B97F4A7C15)
+def _first(size: int) -> Ids:
+    """Of the ids below `size` those with the smallest hashes, some `_FIRST` of them, in the order of these. `size` is
+    rounded up by who asks: it grows with every new image, and a million hashes take a while."""
+    limit = np.uint64(min(2**64 - 1, 2**64 * _FIRST // max(size, 1)))
+    found = [np.zeros(0, dtype=np.int64)]
+    for start in range(0, size, _BLOCK):
+        ids = np.arange(start, min(start + _BLOCK, size), dtype=np.int64)
+        found.append(ids[_hash(ids) <= limit])
+    ids = np.concatenate(found)
+    return ids[np.argsort(_hash(ids))]
+
+
+def _hash(ids: Ids) -> npt.NDArray[np.uint64]:
+    """No two alike: the finaliser of SplitMix64 (Steele, Lea and Flood, OOPSLA 2014)."""
+    value = ids.astype(np.uint64) + np.uint64(0x9E3779B97F4A7C15)
     value = (value ^ (value >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
     value = (value ^ (value >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
-    return np.argsort(value ^ (value >> np.uint64(31)), kind="stable").astype(np.int64)
+    return np.asarray(value ^ (value >> np.uint64(31)))
 
 
 def _cohort_cosines(make: Make, phrases: Vectors, rows: Vectors) -> npt.NDArray[np.float64]:

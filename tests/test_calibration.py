@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from search import calibration
-from search.background import SAMPLE, Make, _cohort_cosines, sample_ids
+from search.background import SAMPLE, Make, _cohort_cosines, _hash, sample_ids
 from search.reference_phrases import PHRASES
 
 cosine = st.floats(-1, 1, width=32)
@@ -105,6 +105,14 @@ def test_the_sample_is_drawn_from_what_may_be_seen_and_stays_put(size, share, se
     if size and not among.all():
         among[int(np.flatnonzero(~among)[0])] = True
         assert len(np.setdiff1d(drawn, sample_ids(among, 100))) <= 1  # one image more takes the place of one at most
+
+
+@pytest.mark.parametrize("length", [0, 1, 999, 65_536, 65_537, 300_000])
+@pytest.mark.parametrize("share", [1.0, 0.3, 0.01, 0.0005, 0.0])
+def test_a_sample_is_the_images_with_the_smallest_hashes_however_many_there_are(length: int, share: float) -> None:
+    among = np.random.default_rng(5).random(length) < share
+    ids = np.flatnonzero(among)
+    assert sample_ids(among).tolist() == sorted(ids[np.argsort(_hash(ids))][:SAMPLE].tolist())
 
 
 def test_the_sample_is_spread_evenly() -> None:
