@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from collections import OrderedDict
+from collections.abc import Callable
 from typing import Any, Generic, Protocol, TypeVar
 
 
@@ -19,10 +20,16 @@ T = TypeVar("T", bound=Made)
 
 
 class Kept(Generic[T]):
-    """At most `most` results by key, none older than `seconds`; thread-safe."""
+    """At most `most` results by key, none older than `seconds`; thread-safe.
 
-    def __init__(self, most: int, seconds: float) -> None:
-        self._most, self._seconds = most, seconds
+    With `weigh` at most `heaviest` of what it says together, and the newest in any case.
+    """
+
+    def __init__(
+        self, most: int, seconds: float, *, weigh: Callable[[T], int] | None = None, heaviest: int = 0
+    ) -> None:
+        self._most, self._seconds, self._weigh, self._heaviest = most, seconds, weigh, heaviest
+        self._weight = 0
         self._lock = threading.Lock()
         self._results: OrderedDict[Any, T] = OrderedDict()
 
@@ -38,11 +45,17 @@ class Kept(Generic[T]):
         if not keep:
             return
         with self._lock:
+            self._drop(self._results.pop(key, None))
             self._results[key] = result
-            self._results.move_to_end(key)
-            while len(self._results) > self._most:
-                self._results.popitem(last=False)
+            self._weight += self._weigh(result) if self._weigh else 0
+            while len(self._results) > self._most or (self._weight > self._heaviest and len(self._results) > 1):
+                self._drop(self._results.popitem(last=False)[1])
+
+    def _drop(self, result: T | None) -> None:
+        if result is not None and self._weigh:
+            self._weight -= self._weigh(result)
 
     def clear(self) -> None:
         with self._lock:
             self._results.clear()
+            self._weight = 0

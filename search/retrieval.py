@@ -26,8 +26,7 @@ from search.query import Query
 from search.serving import serving_space
 from search.vectors import get_store
 
-KEPT_RANKINGS = 128
-KEPT_SECONDS = 900
+KEPT_RANKINGS, KEPT_IDS, KEPT_SECONDS = 512, 1_000_000, 900
 CONVINCING = 0.99
 """From here on a query has an answer beyond doubt, and a better best would not change what its hits are worth."""
 
@@ -251,7 +250,7 @@ def reset_rankings() -> None:
     background.reset_background()
 
 
-_rankings = Kept[_Ranking](KEPT_RANKINGS, KEPT_SECONDS)
+_rankings = Kept[_Ranking](KEPT_RANKINGS, KEPT_SECONDS, weigh=lambda one: len(one.ids), heaviest=KEPT_IDS)
 
 
 def _who(user: Any) -> Any:
