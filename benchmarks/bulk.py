@@ -36,12 +36,15 @@ def hurried() -> Iterator[None]:
     with connection.cursor() as cursor:
         cursor.execute("PRAGMA synchronous=OFF")
         cursor.execute("PRAGMA cache_size=-1500000")
+        heap = cursor.execute("PRAGMA soft_heap_limit").fetchone()[0]  # the process's, not the connection's
+        cursor.execute("PRAGMA soft_heap_limit=0")
         cursor.execute("PRAGMA foreign_keys=OFF")
     try:
         yield
     finally:
         with connection.cursor() as cursor:
             cursor.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+            cursor.execute(f"PRAGMA soft_heap_limit={heap}")
         connection.close()
 
 

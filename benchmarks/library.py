@@ -47,12 +47,22 @@ STATES = {"ready": 0.975, "unreadable": 0.008, "missing": 0.009, "removed": 0.00
 ENDINGS = {"JPEG": "jpg", "HEIF": "heic", "PNG": "png", "RAW": "cr3", "TIFF": "tif"}
 
 
+KEPT = {"IMAGESEARCH_SHARED", "IMAGESEARCH_PRECISION", "IMAGESEARCH_THREADS"}
+WHOLE = "bench-library"
+"""The `Counter` that says that a library was made to its end."""
+
+
 @contextmanager
 def settings_of(data: Path | None) -> Iterator[Path]:
     """Django set up on a data folder (a scratch one without `data`) with its database migrated."""
     with tempfile.TemporaryDirectory(prefix="imagesearch-library-") as scratch:
         folder = data or Path(scratch)
-        folder.mkdir(parents=True, exist_ok=True)
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+        except FileExistsError:
+            raise SystemExit(f"{folder} is a file: name a folder to keep the library in.") from None
+        for name in [one for one in os.environ if one.startswith("IMAGESEARCH_") and one not in KEPT]:
+            del os.environ[name]  # they would point at the installation's own data
         os.environ |= environment(folder)
         os.environ.setdefault("DJANGO_SETTINGS_MODULE", "imagesearch.settings")
         import django
@@ -74,9 +84,11 @@ def environment(data: Path) -> dict[str, str]:
 
 def make(size: int, *, vectors: bool = True, index: bool = True) -> dict[str, float]:
     """Fill the empty database, and the vectors' file; returns the seconds of each step. Needs Django set up."""
+    from django.contrib.auth import get_user_model
+
     from benchmarks import bulk
     from search import highwater
-    from search.models import Image, Source
+    from search.models import Counter, Image, Source
 
     took: dict[str, float] = {}
 
@@ -87,10 +99,14 @@ def make(size: int, *, vectors: bool = True, index: bool = True) -> dict[str, fl
         took[name] = round(time.perf_counter() - began, 1)
         print(f"  {name:20} {took[name]:8.1f} s", file=sys.stderr, flush=True)
 
-    if Image.objects.exists():
-        if not Source.objects.filter(root=_root(0)).exists():
-            raise SystemExit("This database holds a library of somebody's own. Name an empty one to be filled.")
+    if size < 1:
+        raise SystemExit(f"--size is {size}, but a library has at least one image.")
+    if Image.objects.exists() and not Source.objects.filter(root=_root(0)).exists():
+        raise SystemExit("This database holds a library of somebody's own. Name an empty one to be filled.")
+    if Counter.objects.filter(name=WHOLE).exists():
         return took
+    if get_user_model().objects.exists():
+        raise SystemExit("This library was not finished: delete its folder (or empty its database) and make it again.")
     with bulk.hurried():
         with step("rows"):
             people = _people()
@@ -106,6 +122,7 @@ def make(size: int, *, vectors: bool = True, index: bool = True) -> dict[str, fl
     if vectors and index:
         with step("index"):
             _index()
+    Counter.objects.create(name=WHOLE, value=size)
     return took
 
 
@@ -384,7 +401,9 @@ def main() -> int:
     options = parser.parse_args()
     with settings_of(options.data):
         took = make(options.size, vectors=not options.rows_only, index=not options.no_index)
-    print(json.dumps({"images": options.size, "seconds": took}))
+        from search.models import Image
+
+        print(json.dumps({"images": Image.objects.count(), "seconds": took}))
     return 0
 
 

@@ -276,14 +276,18 @@ def test_sqlite_transactions_take_the_write_lock_when_they_begin():
 
 @pytest.mark.django_db
 @pytest.mark.skipif("connection.vendor != 'postgresql'")
-def test_postgresql_commits_are_on_disk_and_read_committed():
+def test_postgresql_commits_are_on_disk_and_read_committed(monkeypatch):
+    monkeypatch.delenv("PGOPTIONS", raising=False)  # with which the tests spare the disk
+    own = connection.copy()
+
     def shown(name: str) -> str:
-        with connection.cursor() as cursor:
+        with own.cursor() as cursor:
             cursor.execute(f"SHOW {name}")
             return cursor.fetchone()[0]
 
     assert shown("synchronous_commit") in {"on", "remote_apply", "remote_write", "local"}
     assert shown("transaction_isolation") == "read committed"
+    own.close()
 
 
 def test_no_request_waits_in_a_transaction_of_its_own():
