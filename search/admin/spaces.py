@@ -121,10 +121,13 @@ class EmbeddingAdmin(OfAnImage, ReadOnlyAdmin):
 
     list_display = ("picture", "image_id", "space", "crc32", "created_at")
     list_display_links = ("image_id",)
-    list_select_related = ("space",)
+    list_select_related = ()  # joined, SQLite may begin with the few spaces and sort all rows
     list_filter = (SpaceFilter,)
     search_fields = ("=image__id",)
     search_help_text = "The number of an image."
     ordering = ("-id",)
     sortable_by = ()
     raw_id_fields = ("image",)
+
+    def get_queryset(self, request: HttpRequest) -> QuerySet[Any]:
+        return super().get_queryset(request).prefetch_related("space")
