@@ -124,6 +124,7 @@ def queue_all(stage: str, progress: Callable[[int], None] | None = None) -> int:
     for start in range(0, last + 1, _RANGE):
         with transaction.atomic():
             tally.hold()
+            _look_up_each()
             put = _insert(stage, _lacking(stage).filter(pk__gt=start, pk__lte=start + _RANGE))
             if put:
                 tally.move(stage, waiting=put)
@@ -448,6 +449,14 @@ def _pages(rows: QuerySet[Work]) -> Iterator[list[int]]:
     while page := list(ids.filter(image_id__gt=last)[:_CHUNK]):
         last = page[-1]
         yield page
+
+
+def _look_up_each() -> None:
+    """Until this transaction ends PostgreSQL looks rows up by their index: what has just grown looks empty to it."""
+    ways = ("seqscan", "hashjoin", "mergejoin", "material") if connection.vendor == "postgresql" else ()
+    with connection.cursor() as cursor:
+        for way in ways:
+            cursor.execute(f"SET LOCAL enable_{way} = off")
 
 
 def _insert(stage: str, images: QuerySet[Image]) -> int:

@@ -188,6 +188,24 @@ def test_sources_that_are_not_there_are_left_out() -> None:
     assert ledger.claimable(["read"])
 
 
+@pytest.mark.skipif("connection.vendor != 'postgresql'", reason="the planner of PostgreSQL goes by old statistics")
+def test_queue_all_looks_each_image_up_and_leaves_the_planner_as_it_was(space) -> None:
+    def ways() -> list[str]:
+        with connection.cursor() as cursor:
+            cursor.execute("SELECT name FROM pg_settings WHERE name LIKE 'enable_%' AND setting = 'off' ORDER BY 1")
+            return [name for (name,) in cursor.fetchall()]
+
+    make_image()
+    before = ways()
+    with CaptureQueriesContext(connection) as queries:
+        assert ledger.queue_all(EMBED) == 1
+    said = [one["sql"] for one in queries.captured_queries]
+    assert "SET LOCAL enable_seqscan = off" in said
+    put = next(n for n, sql in enumerate(said) if "INSERT INTO ingestion_work" in sql)
+    assert said.index("SET LOCAL enable_seqscan = off") < put
+    assert ways() == before
+
+
 def test_queue_all_fills_what_is_lacking_and_can_be_repeated(space, monkeypatch) -> None:
     monkeypatch.setattr(ledger, "_RANGE", 3)
     ids = make_images(8)
