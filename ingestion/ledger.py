@@ -113,11 +113,11 @@ def ensure(image_ids: Iterable[int] | Ids, stages: Sequence[str], *, lacking: bo
                     queue(missing, [stage])
 
 
-def queue_all(stage: str, progress: Callable[[int], None] | None = None) -> int:
+def queue_all(stage: str, go_on: Callable[[int], bool] = lambda queued: True) -> int:
     """Queue a stage for every image that could have its result and has not; returns how many.
 
     Works in id ranges, each a short transaction, so that millions do not hold a lock; stopped anywhere and
-    called again it goes on from what is missing. Calls `progress(queued so far)`.
+    called again it goes on from what is missing. Ends early when `go_on(queued so far)` says so.
     """
     last = Image.objects.order_by("-pk").values_list("pk", flat=True).first() or 0
     total = 0
@@ -130,8 +130,8 @@ def queue_all(stage: str, progress: Callable[[int], None] | None = None) -> int:
                 tally.move(stage, waiting=put)
         total += put
         reach("queued-a-range")
-        if progress:
-            progress(total)
+        if not go_on(total):
+            break
     return total
 
 

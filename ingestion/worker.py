@@ -150,7 +150,7 @@ class Worker:
         sweep()
         for stage in opened.stages:
             if stage.name not in names and stage.name != ledger.READ:
-                ledger.queue_all(stage.name)
+                ledger.queue_all(stage.name, lambda queued: not self._stop.is_set())
         ledger.release_dead()
         return opened
 

@@ -7,7 +7,7 @@ carries id lists through SQL.
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from typing import Any
 
 import numpy as np
@@ -104,6 +104,13 @@ class Library:
             size = min(len(among), self.size)
             counted = np.bincount(self._source[:size][among[:size]])
         return {int(source): int(counted[source]) for source in np.flatnonzero(counted) if source}
+
+    def of_sources(self, sources: Collection[int]) -> Bitmap:
+        """`bitmap[id]`: the image is one of these sources'. A fresh array."""
+        with self._lock:
+            wanted = np.zeros(max(int(self._source.max(initial=0)), *sources, 0) + 1, dtype=np.bool_)
+            wanted[list(sources)] = True
+            return wanted[self._source]
 
     def embedded(self, space_id: int) -> Bitmap:
         """`bitmap[id]`: the database says this image has a vector in the space. A fresh array each time."""

@@ -6,6 +6,7 @@ import re
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 from django.db.models import Exists, F, OuterRef, Q
 
 from search import dates, review
@@ -35,6 +36,8 @@ _NUMBER = re.compile(r"^(>=|<=|>|<|=)?\s*(\d{1,9}(?:\.\d{1,6})?)\s*([a-z]*)$", r
 _BYTES = {"b": 1, "kb": 10**3, "mb": 10**6, "gb": 10**9, "mp": 0}
 _IDS = re.compile(r"^\d{1,18}(\s*(\.\.|,)\s*\d{1,18})*$", re.ASCII)
 
+STARS = 5
+"""The best rating."""
 HAS = ("gps", "tags", "rating", "title", "description", "date", "comments")
 UNLISTED = ("hidden", "missing", "removed", "unreadable")
 IS = (*UNLISTED, "untagged", "unrated", "waiting", "favourite", "commented", "flagged", *review.FLAWS, "kept", "live")
@@ -70,6 +73,10 @@ def one_of(name: str, values: tuple[str, ...]) -> Callable[[str], str]:
 
 
 def _in_source(queryset: ImageQuerySet, value: str, user: Any) -> ImageQuerySet:
+    return queryset.filter(source__in=_sources_named(value, user))
+
+
+def _sources_named(value: str, user: Any) -> list[int]:
     from search.models import Source
 
     sources = Source.objects.all() if user is None or user.is_staff else _readable(user)
@@ -78,7 +85,11 @@ def _in_source(queryset: ImageQuerySet, value: str, user: Any) -> ImageQuerySet:
     if not wanted:
         names = ", ".join(sorted(name for _, name in known)[:20]) or "none yet"
         raise BadQuery(f"There is no source named {value!r}. Sources you can search: {names}.")
-    return queryset.filter(source__in=wanted)
+    return wanted
+
+
+def _known_of_source(value: str, library: Library, number: int, user: Any) -> Bitmap | None:
+    return library.of_sources(_sources_named(value, user)) if library.number >= number else None
 
 
 def _readable(user: Any) -> Any:
@@ -130,7 +141,7 @@ def _through_lens(queryset: ImageQuerySet, value: str, user: Any) -> ImageQueryS
 def _at_hand(tell: Callable[[Facets, str], Bitmap | None]) -> AtHand:
     """What passes, told by the arrays that pages count with, where this process has read them."""
 
-    def told(value: str, library: Library, number: int) -> Bitmap | None:
+    def told(value: str, library: Library, number: int, user: Any) -> Bitmap | None:
         from search.facets import loaded_facets
 
         facets = loaded_facets(library, number)
@@ -142,6 +153,17 @@ def _at_hand(tell: Callable[[Facets, str], Bitmap | None]) -> AtHand:
 def _counted_text(column: str) -> Callable[[Facets, str], Bitmap | None]:
     """What `contains(column, value)` finds."""
     return lambda facets, value: facets.carrying(column, lambda texts: containing(texts, value))
+
+
+def _counted_format(facets: Facets, value: str) -> Bitmap | None:
+    return facets.carrying("format", lambda texts: [text == value.upper() for text in texts])
+
+
+def _counted_years(facets: Facets, value: str) -> Bitmap | None:
+    """A whole year, or from one to another."""
+    first, dots, last = value.partition("..")
+    last = last if dots else first
+    return facets.between("year", int(first), int(last)) if len(first) == len(last) == 4 else None
 
 
 def _parse_size(value: str) -> str:
@@ -189,12 +211,23 @@ def _parse_rating(value: str) -> str:
 
 
 def _of_rating(queryset: ImageQuerySet, value: str, user: Any) -> ImageQuerySet:
-    if value.startswith(">="):
-        return queryset.rated(int(value[2:]))
-    if value.startswith("<="):
-        return queryset.filter(rating__lte=int(value[2:]))
+    low, high = _stars(value)
+    if low == high:
+        return queryset.filter(rating=low)
+    return queryset.rated(low) if high == STARS else queryset.filter(rating__range=(low, high))
+
+
+def _stars(value: str) -> tuple[int, int]:
+    """The fewest and the most stars of a canonical value."""
+    if value[:2] in (">=", "<="):
+        number = int(value[2:])
+        return (number, STARS) if value[0] == ">" else (0, number)
     low, _, high = value.partition("..")
-    return queryset.filter(rating=int(low)) if not high else queryset.filter(rating__range=(int(low), int(high)))
+    return int(low), int(high or low)
+
+
+def _counted_stars(facets: Facets, value: str) -> Bitmap | None:
+    return facets.between("rating", *_stars(value))
 
 
 def _tagged(queryset: ImageQuerySet, value: str, user: Any) -> ImageQuerySet:
@@ -202,6 +235,12 @@ def _tagged(queryset: ImageQuerySet, value: str, user: Any) -> ImageQuerySet:
     from search.tagtree import with_those_under
 
     return queryset.having(ImageTag.objects.filter(tag__in=with_those_under(value)))
+
+
+def _counted_tag(facets: Facets, value: str) -> Bitmap | None:
+    from search.tagtree import with_those_under
+
+    return facets.tagged(np.array(with_those_under(value), dtype=np.int64))
 
 
 def _in_album(queryset: ImageQuerySet, value: str, user: Any) -> ImageQuerySet:
@@ -229,6 +268,8 @@ def _counted_having(facets: Facets, value: str) -> Bitmap | None:
 
     if value == "tags":
         return facets.tagged()
+    if value == "rating":
+        return facets.between("rating", 1, STARS)
     return facets.having(value) if value in FACTS else None
 
 
@@ -257,6 +298,8 @@ def _being(queryset: ImageQuerySet, value: str, user: Any) -> ImageQuerySet:
 
 
 def _counted_being(facets: Facets, value: str) -> Bitmap | None:
+    if value == "unrated":
+        return facets.between("rating", 0, 0)
     tagged = facets.tagged() if value == "untagged" else None
     return None if tagged is None else ~tagged
 
@@ -306,7 +349,7 @@ def register_builtin_filters() -> None:
         Filter(
             "source", "Source", "From one of the folders that are searched, by its name.",
             plain("source"), _in_source, 'source:"My photos"', offer.sources, several="any",
-            kept=True, anew=access,
+            kept=True, anew=access, at_hand=_known_of_source,
         ),
         Filter(
             "folder", "Folder", "In a folder of this name or path, at any depth.",
@@ -320,12 +363,12 @@ def register_builtin_filters() -> None:
         Filter(
             "format", "Format", f"The file's format: {', '.join(FORMATS)}.",
             _parse_format, _of_format, "format:heic", offer.formats, several="any",
-            kept=True, personal=False,
+            kept=True, personal=False, at_hand=_at_hand(_counted_format),
         ),
         Filter(
             "date", "Date", "Taken in a year, month or day, or between two of them.",
             dates.parse_range, dates.within, "date:2019-05..2020-01", offer.years, several="any",
-            kept=True, personal=False,
+            kept=True, personal=False, at_hand=_at_hand(_counted_years),
         ),
         Filter(
             "before", "Before", "Taken before this year, month or day begins.",
@@ -340,12 +383,12 @@ def register_builtin_filters() -> None:
         Filter(
             "rating", "Rating", "Rated with this many stars; 0 is unrated.",
             _parse_rating, _of_rating, "rating:>=3", offer.ratings, several="any",
-            kept=True, personal=False,
+            kept=True, personal=False, at_hand=_at_hand(_counted_stars),
         ),
         Filter(
             "tag", "Tag", "Carries this tag, or one that stands under it.",
             plain("tag"), _tagged, "tag:beach", offer.tags,
-            kept=True, anew=frozenset({Change.Kind.TAGS.value}), personal=False,
+            kept=True, anew=frozenset({Change.Kind.TAGS.value}), personal=False, at_hand=_at_hand(_counted_tag),
         ),
         Filter(
             "album", "Album", "Lies in one of your albums, by its name.",

@@ -135,6 +135,14 @@ class Facets:
             kept = self._texts[column]
             return np.asarray(fits(kept.values), dtype=np.bool_)[kept.codes]
 
+    def between(self, column: str, low: int, high: int) -> Bitmap | None:
+        """The images whose number in one of NUMBERS is one of these, both included."""
+        with self._lock:
+            if self._texts is None:
+                return None
+            values = self._numbers[column]
+            return (values >= low) & (values <= high)
+
     def having(self, fact: str) -> Bitmap | None:
         """The images that have one of FACTS."""
         with self._lock:

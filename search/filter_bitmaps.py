@@ -178,8 +178,7 @@ def _turn(key: _Key) -> Iterator[None]:
 
 
 def _made(term: Term, user: Any, library: Library, number: int) -> _Kept:
-    at_hand = filter_of(term).at_hand
-    flags = None if at_hand is None else at_hand(term.value, library, number)
+    flags = filters.at_hand(term, user, library, number)
     if flags is None:
         flags = library.bitmap(_ids(filters.alone(term, user)), longer=True)
     return _packed(flags, number)

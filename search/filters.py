@@ -42,9 +42,9 @@ class Apply(Protocol):
 
 
 class AtHand(Protocol):
-    def __call__(self, value: str, library: Library, number: int) -> Bitmap | None:
-        """`bitmap[id]` of the images that pass, at this number of the change log or a later one: the same as `apply`,
-        for ids that are no image's whatever comes. None: that has to be asked of the database now."""
+    def __call__(self, value: str, library: Library, number: int, user: Any) -> Bitmap | None:
+        """`bitmap[id]` of the images that pass for this user, at this number of the change log or a later one: the same
+        as `apply`, for ids that are no image's whatever comes. None: that has to be asked of the database now."""
 
 
 @dataclass(frozen=True)
@@ -221,6 +221,13 @@ def alone(term: Term, user: Any, few: Iterable[int] | None = None) -> ImageQuery
             return filter.apply(Image.objects.all(), term.value, user)
         few = list(few)
         return _those(few, filter.apply(Image.objects.all().one_of(few), term.value, user))
+
+
+def at_hand(term: Term, user: Any, library: Library, number: int) -> Bitmap | None:
+    """`alone` as a bitmap, where this process knows it without asking the database of each image. Raises BadQuery."""
+    known = filter_of(term).at_hand
+    with _naming(term):
+        return None if known is None else known(term.value, library, number, user)
 
 
 def _those(few: list[int], passing: ImageQuerySet) -> ImageQuerySet:

@@ -87,7 +87,7 @@ def _tags(value: str) -> QuerySet[Tag]:
     return Tag.objects.filter(key__contains=value).order_by()
 
 
-def _at_hand(value: str, library: Library, number: int) -> Bitmap | None:
+def _at_hand(value: str, library: Library, number: int, user: Any = None) -> Bitmap | None:
     """The same images, where the names were read into this process."""
     store = get_name_store()
     named = store.having(value, number) if store.library is library else None

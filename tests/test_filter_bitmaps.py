@@ -89,6 +89,9 @@ def fresh(terms: list[Term], user: Any) -> set[int] | str:
         return f"wrong: {error.part}" if len(terms) == 1 else "wrong"
 
 
+TAKEN = "2019-05-01T10:00:00Z"
+
+
 def kept(terms: list[Term], user: Any) -> set[int] | str:
     library = get_library()
     try:
@@ -114,7 +117,7 @@ class World:
         one, two = self.sources
         read = {"read_at": "2024-01-01T00:00:00Z"}
         self.images = [
-            make_image(one, "2019/trip/IMG_1.jpg", rating=4, captured_at="2019-05-01T10:00:00Z", **read),
+            make_image(one, "2019/trip/IMG_1.jpg", rating=4, captured_at=TAKEN, shown_at=TAKEN, **read),
             make_image(one, "2019/IMG_2.jpg", camera="Canon EOS", lens="50mm", size=5_000, sha256=b"s" * 32, **read),
             make_image(one, "Über.cr2", format="RAW", width=90, height=90, sharpness=1.0, uniformity=0.1, **read),
             make_image(one, "2019/trip/IMG_4.jpg", hidden=True, latitude=1.0, longitude=2.0, sha256=b"s" * 32, **read),

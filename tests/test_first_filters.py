@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime as dt
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -15,7 +16,7 @@ from search import changes, facets, filter_bitmaps
 from search.bitmaps import get_library
 from search.facets import get_facets
 from search.filters import Term
-from search.models import Change
+from search.models import Change, ImageTag, Tag
 from tests.factories import make_image, make_source
 from tests.test_filter_bitmaps import kept, terms_of
 
@@ -51,7 +52,21 @@ def test_texts_are_compared_as_the_database_compares_them(column: str) -> None:
     assert by_database["canon"] and by_database["ss"] and not by_database["nothing"]
 
 
-@pytest.mark.parametrize("word", ["camera:canon", "lens:50", "has:gps", "has:title", "has:tags", "is:untagged"])
+@pytest.mark.parametrize(
+    "word",
+    [
+        "camera:canon",
+        "lens:50",
+        "format:jpeg",
+        "date:2024",
+        "rating:0",
+        "is:unrated",
+        "has:gps",
+        "has:title",
+        "has:tags",
+        "is:untagged",
+    ],
+)
 def test_what_pages_count_with_answers_without_looking_at_images(word: str, django_assert_num_queries: Any) -> None:
     images = [make_image(make_source(), camera="Canon", lens="50mm", latitude=1.0, longitude=1.0) for _ in range(3)]
     library = get_library()
@@ -64,6 +79,40 @@ def test_what_pages_count_with_answers_without_looking_at_images(word: str, djan
         now = filter_bitmaps.passing(terms, None, library, library.size)
     ids = [image.pk for image in images]
     assert before[ids].tolist() == now[ids].tolist() == [word not in ("has:title", "has:tags")] * 3
+
+
+DATES = [(1999, None), (2019, 0), (2019, 840), (2020, -720), (2020, None), (2021, 60)]
+
+
+def test_what_pages_count_with_answers_as_the_database_does(django_user_model: Any, settings: Any) -> None:
+    editor, stranger = (django_user_model.objects.create_user(name, password="x") for name in ("editor", "stranger"))
+    disk, other = make_source(owner=editor), make_source(name="Other", owner=stranger)
+    parent, child = Tag.objects.create(name="animals"), Tag.objects.create(name="dogs")
+    Tag.objects.filter(pk=child.pk).update(parent=parent)
+    for number, (year, offset) in enumerate(DATES):
+        moment = dt.datetime(year, 12, 31, 23, 30, 59, 999_999, tzinfo=dt.UTC) if number % 2 else None
+        image = make_image(
+            disk if number % 3 else other,
+            rating=number,
+            format=["JPEG", "HEIF", "RAW"][number % 3],
+            captured_at=moment,
+            captured_offset=offset if moment else None,
+            shown_at=moment or dt.datetime(year, 1, 1, 0, 0, tzinfo=dt.UTC),
+        )
+        if number < 4:
+            ImageTag.objects.create(image=image, tag=child if number % 2 else parent)
+    words = [f"rating:{word}" for word in ("0", "5", ">=3", "<=2", "1..4")]
+    words += [f"format:{word}" for word in ("jpeg", "heic", "raw", "gif")]
+    words += [f"date:{word}" for word in ("2019", "2018", "2020..2021", "1999..2022", "2020..", "..2020", "2019-12")]
+    words += ["tag:animals", "tag:dogs", "tag:nobody", "is:unrated", "has:rating", f'source:"{disk.name}"']
+    settings.TIME_ZONE = "Asia/Tokyo"
+    by_database = {word: kept(terms_of([word]), editor) for word in words}
+    get_facets().load()
+    filter_bitmaps.reset_filter_bitmaps()
+    assert {word: kept(terms_of([word]), editor) for word in words} == by_database
+    assert all(len(by_database[word]) for word in ("rating:>=3", "format:heic", "date:2020..2021", "tag:animals"))
+    other_source = Term("source", "Other")
+    assert kept([other_source], editor) == f"wrong: {other_source}", "of another's sources nobody learns the name"
 
 
 def _asked_by_two(monkeypatch: pytest.MonkeyPatch, make: Any) -> list[Any]:

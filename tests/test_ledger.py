@@ -215,8 +215,15 @@ def test_queue_all_fills_what_is_lacking_and_can_be_repeated(space, monkeypatch)
     ledger.recount()
     ledger.queue(ids[3:4], [EMBED])
     told: list[int] = []
-    assert ledger.queue_all(EMBED, told.append) == 4
-    assert told[-1] == 4 and len(told) >= 3
+
+    def go_on(queued: int) -> bool:
+        told.append(queued)
+        return queued < 1
+
+    stopped_after = ledger.queue_all(EMBED, go_on)
+    assert 1 <= stopped_after < 4 and told[-1] == stopped_after, "whoever asks it to end waits for one range"
+    assert_counts_true()
+    assert ledger.queue_all(EMBED) == 4 - stopped_after
     assert ledger.queue_all(EMBED) == 0
     assert ledger.counts()[EMBED] == (5, 1, 0)
     assert_counts_true()

@@ -278,6 +278,25 @@ def test_an_embedding_of_changed_bytes_makes_the_file_be_read_anew(folder: Path)
     assert_sound()
 
 
+def test_a_worker_that_is_stopped_while_it_queues_ends_after_the_range_in_hand(folder: Path, monkeypatch) -> None:
+    crawl(make_source(folder))
+    process(only="read")
+    Work.objects.all().delete()
+    ledger.recount()
+    monkeypatch.setattr(ledger, "_RANGE", 2)
+    worker = Worker()
+
+    def reach(point: str) -> None:
+        if point == "queued-a-range" and Work.objects.exists():
+            worker.stop()
+
+    monkeypatch.setattr(ledger, "reach", reach)
+    assert not worker.run().finished
+    assert Work.objects.filter(stage=spaces.look_space().stage).count() in (1, 2)
+    assert process().finished and not Work.objects.exists()
+    assert_sound()
+
+
 def test_a_file_queued_anew_while_it_is_in_hand_is_never_taken_for_done(folder: Path, monkeypatch) -> None:
     """Its old bytes are thrown away, and it is processed once more."""
     crawl(make_source(folder))
