@@ -69,6 +69,7 @@ def main() -> int:
         ("calibration", "calibration", []),
         ("look_alikes", "look_alikes", []),
     ]
+    plan.append(("faces_grouping", "faces_grouping", ["--json"]))
     plan += [("adoption", "marked", ["adoption"]), ("switching", "marked", ["switching"])]
     plan.append(("administration", "admin_at_size", ["--size", "200000", "--json"]))
     if bench_venv.python():

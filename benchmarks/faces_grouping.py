@@ -1,0 +1,220 @@
+"""Groups of faces on real photographs, with the people known, and how long they take at size.
+
+    python -m benchmarks.faces_grouping [--pack FOLDER] [--people FOLDER] [--others FOLDER] [--count 100000 500000]
+        [--json]
+
+--people holds a folder of photos for each person (`../shared/photos/people/lfw`), --others photos of anybody
+(`../shared/photos/captioned`): all their faces are grouped together, with no name given. The face of a person in their
+photo is the one nearest to its middle. Told for every threshold, and for the one that the program takes by itself,
+which is told by pairs drawn by chance from the faces of --others (`faces.clustering.threshold`): it never looks at the
+people whom it is measured on.
+
+B-cubed precision and recall (Bagga and Baldwin, "Entity-Based Cross-Document Coreferencing Using the Vector Space
+Model", 1998), pairwise ones, and how many unlabelled faces lie in the groups of the people (contamination). Then one
+face of each person is named, 20 times another one: how many of the rest are suggested rightly.
+
+--count: made-up faces, of which the middles, the spread within people and the sizes of people are as on the real ones:
+seconds, memory, and B-cubed of the groups.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import resource
+import sys
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+ROOT = Path(__file__).resolve().parent.parent
+sys.path.insert(0, str(ROOT))
+
+from faces import clustering  # noqa: E402
+
+SHARED = Path(os.environ.get("IMAGESEARCH_SHARED", ROOT.parent / "shared"))
+THRESHOLDS = (0.3, 0.35, 0.4, 0.45, 0.5, 0.55, 0.6, 0.65)
+CHOICES = 20
+BAR_F1, BAR_SUGGESTED = 0.97, 0.97
+SUFFIXES = {".jpg", ".jpeg", ".png"}
+NOBODY = -1
+
+
+@dataclass(frozen=True)
+class Faces:
+    """All faces: vectors (n, dim), the image of each, whose it is (NOBODY: not known), whether it may seed a group."""
+
+    vectors: npt.NDArray[np.float32]
+    images: npt.NDArray[np.int64]
+    who: npt.NDArray[np.int64]
+    seeds: npt.NDArray[np.bool_]
+
+
+def found(pack: Path, people: Path, others: Path) -> tuple[Faces, float]:
+    """The faces of all photos, and how many photos a second were looked through."""
+    import PIL.Image
+
+    from faces.insightface_pack import InsightFacePack
+
+    detector = InsightFacePack(pack)
+    names = sorted(one.name for one in people.iterdir() if one.is_dir())
+    files = [(file, names.index(folder)) for folder in names for file in _pictures(people / folder)]
+    files += [(file, NOBODY) for file in _pictures(others)]
+    vectors, images, who, seeds = [], [], [], []
+    began = time.perf_counter()
+    for number, (file, person) in enumerate(files):
+        try:
+            picture = PIL.Image.open(file).convert("RGB")
+        except OSError:
+            continue
+        faces = detector.find(picture)
+        if not faces:
+            continue
+        away = [
+            np.hypot(one.box.left + one.box.width / 2 - 0.5, one.box.top + one.box.height / 2 - 0.5) for one in faces
+        ]
+        for place, face in enumerate(faces):
+            vectors.append(face.vector)
+            images.append(number)
+            who.append(person if place == int(np.argmin(away)) else NOBODY)
+            seeds.append(not face.low_quality)
+    pace = len(files) / (time.perf_counter() - began)
+    return Faces(np.stack(vectors), np.array(images), np.array(who), np.array(seeds)), pace
+
+
+def _pictures(folder: Path) -> list[Path]:
+    return sorted(path for path in folder.rglob("*") if path.suffix.lower() in SUFFIXES)
+
+
+def grouped(faces: Faces, least: float) -> clustering.Places:
+    """As the program does it."""
+    edges = clustering.near(faces.vectors, least)
+    groups = clustering.whisper(edges, len(faces.vectors), seeds=faces.seeds)
+    return clustering.apart(groups, faces.images, faces.vectors)
+
+
+def quality(groups: clustering.Places, who: npt.NDArray[np.int64]) -> dict[str, Any]:
+    """B-cubed and pairwise precision and recall on the faces whose person is known, and the contamination."""
+    known = np.flatnonzero(who >= 0)
+    mine, theirs = groups[known], who[known]
+    _, cell, both = np.unique(np.stack([mine, theirs]), axis=1, return_inverse=True, return_counts=True)
+    _, at_group, in_group = np.unique(mine, return_inverse=True, return_counts=True)
+    _, at_person, of_person = np.unique(theirs, return_inverse=True, return_counts=True)
+    together = both[cell.ravel()]
+    precision, recall = float(np.mean(together / in_group[at_group])), float(np.mean(together / of_person[at_person]))
+    pairs = float(np.sum(both * (both - 1.0)))
+    pair_precision = pairs / max(1.0, float(np.sum(in_group * (in_group - 1.0))))
+    pair_recall = pairs / max(1.0, float(np.sum(of_person * (of_person - 1.0))))
+    strange = np.isin(groups, np.unique(mine)) & (who < 0)
+    return {
+        "b_cubed_precision": round(precision, 4), "b_cubed_recall": round(recall, 4),
+        "b_cubed_f1": round(2 * precision * recall / (precision + recall), 4),
+        "pairwise_precision": round(pair_precision, 4), "pairwise_recall": round(pair_recall, 4),
+        "groups_of_known": len(np.unique(mine)), "contamination": int(strange.sum()),
+    }  # fmt: skip
+
+
+def suggested(faces: Faces, least: float) -> float:
+    """The share of the other faces of people that are suggested rightly when one face of each is named: those of its
+    group, and the nearest named one's otherwise. Mean over CHOICES choices of that face."""
+    groups = grouped(faces, least)
+    people = np.unique(faces.who[faces.who >= 0])
+    chance = np.random.default_rng(0)
+    shares = []
+    for _ in range(CHOICES):
+        named = np.array([chance.choice(np.flatnonzero(faces.who == one)) for one in people])
+        rest = np.setdiff1d(np.flatnonzero(faces.who >= 0), named)
+        likely = clustering.likely(faces.vectors[rest], faces.vectors[named], people, least=least)
+        of_group = {int(groups[face]): int(person) for face, person in zip(named, people, strict=True)}
+        said = [of_group.get(int(groups[face]), int(person)) for face, person in zip(rest, likely.person, strict=True)]
+        shares.append(np.mean(np.array(said) == faces.who[rest]))
+    return float(np.mean(shares))
+
+
+def made_up(count: int, real: Faces, *, seed: int = 0) -> Faces:
+    """Faces with the structure of real ones: strangers' cosines spread as theirs are, people's own as theirs, people
+    with few and with thousands of faces (a power law), three in ten of nobody who comes back."""
+    dim = real.vectors.shape[1]
+    chance = np.random.default_rng(seed)
+    known = real.vectors[real.who >= 0], real.who[real.who >= 0]
+    scores = known[0] @ known[0].T
+    same = np.equal.outer(known[1], known[1]) & ~np.eye(len(known[1]), dtype=np.bool_)
+    within = float(np.median(scores[same]))
+    # The spread of cosines of two random directions of d numbers is 1 / sqrt(d): as many as give the real spread.
+    spread = float(np.std(scores[~np.equal.outer(known[1], known[1])]))
+    few = max(8, min(dim, round(1 / spread**2)))
+    sizes: list[int] = []
+    while sum(sizes) < 0.7 * count:
+        sizes.append(int(min(count // 50, 2 + chance.pareto(1.1) * 4)))
+    strangers = max(0, count - sum(sizes))
+    who = np.concatenate([np.repeat(np.arange(len(sizes)), sizes), np.arange(len(sizes), len(sizes) + strangers)])
+    who = who[:count]
+    middles = chance.standard_normal((int(who.max()) + 1, few)).astype(np.float32)
+    middles /= np.linalg.norm(middles, axis=1, keepdims=True)
+    vectors = np.zeros((count, dim), dtype=np.float32)
+    noise = np.sqrt(1 / within - 1)
+    for start in range(0, count, 50_000):
+        some = slice(start, min(count, start + 50_000))
+        own = chance.standard_normal((some.stop - start, few)).astype(np.float32)
+        own /= np.linalg.norm(own, axis=1, keepdims=True)
+        vectors[some, :few] = middles[who[some]] + noise * own
+        vectors[some] /= np.linalg.norm(vectors[some], axis=1, keepdims=True)
+    order = chance.permutation(count)
+    return Faces(vectors[order], np.arange(count), who[order].astype(np.int64), np.ones(count, dtype=np.bool_))
+
+
+def at_size(count: int, real: Faces) -> dict[str, Any]:
+    faces = made_up(count, real)
+    least = clustering.threshold(faces.vectors[:: max(1, count // 20_000)], faces=count)
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    began = time.perf_counter()
+    edges = clustering.near(faces.vectors, least)
+    neighbours = time.perf_counter() - began
+    groups = clustering.whisper(edges, count, seeds=faces.seeds)
+    groups = clustering.apart(groups, faces.images, faces.vectors)
+    seconds = time.perf_counter() - began
+    memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before
+    return {
+        "threshold": round(least, 3), "seconds": round(seconds, 1), "of_them_neighbours": round(neighbours, 1),
+        "edges": len(edges), "more_memory_mb": memory // 1024, **quality(groups, faces.who),
+    }  # fmt: skip
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
+    parser.add_argument("--pack", type=Path, default=SHARED / "models" / "faces")
+    parser.add_argument("--people", type=Path, default=SHARED / "photos" / "people" / "lfw")
+    parser.add_argument("--others", type=Path, default=SHARED / "photos" / "captioned")
+    parser.add_argument("--count", type=int, nargs="*", default=[100_000])
+    parser.add_argument("--json", action="store_true", help="print only JSON")
+    options = parser.parse_args(arguments)
+    missing = [str(one) for one in (options.pack, options.people, options.others) if not one.is_dir()]
+    if missing:
+        print(json.dumps({"left_out": f"not here: {', '.join(missing)} (set IMAGESEARCH_SHARED)"}))
+        return 0
+    real, pace = found(options.pack, options.people, options.others)
+    others = real.vectors[(real.who < 0) & real.seeds]
+    least = clustering.threshold(others, faces=len(real.vectors))
+    report: dict[str, Any] = {
+        "photos_a_second": round(pace, 1), "faces": len(real.vectors), "labelled": int((real.who >= 0).sum()),
+        "curve": {str(one): quality(grouped(real, one), real.who) for one in THRESHOLDS},
+        "default": {"threshold": round(least, 3), **quality(grouped(real, least), real.who)},
+        "suggested_rightly": round(suggested(real, least), 4),
+        "at_size": {f"{count:,}": at_size(count, real) for count in options.count},
+    }  # fmt: skip
+    report["bars"] = {
+        "b_cubed_f1": f"{'held' if report['default']['b_cubed_f1'] >= BAR_F1 else 'MISSED'} ({BAR_F1})",
+        "suggested": f"{'held' if report['suggested_rightly'] >= BAR_SUGGESTED else 'MISSED'} ({BAR_SUGGESTED})",
+    }
+    print(json.dumps(report, indent=None if options.json else 2))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
