@@ -192,6 +192,7 @@ def filters_of_every_share(size: int) -> dict[str, list[list[str]]]:
         "10 %": [['source:"Disk 3"'], ["format:heif"], ["rating:>=1"], ['camera:"Camera 3"'], *near(0.08, 2)],
         "1 %": near(0.01, 6),
         "0.1 %": near(0.001, 6),
+        "through the database": [["folder:2019"], ["name:IMG_12"], ["size:>=5MB"], ["date:2019-05"], ["before:2012"]],
         "0.001 %": [[f"id:{n}..{n + max(1, size // 100_000)}"] for n in (500, 7_000, 11_000, 20_000)],
     }
 

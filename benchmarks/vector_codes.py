@@ -5,7 +5,9 @@
 Made-up vectors with the structure of CLIP embeddings, half of the queries pictures, half texts. Each kind walks through
 the same share of the lists (IVF over 512 numbers, or over the principal components) and gives candidates, which are
 scored exactly. Milliseconds are those of one thread's processor time, so that other work on the machine disturbs them
-less; so are the seconds in which the codes are made. Prints a line of JSON for each kind and number of candidates.
+less; so are the seconds in which the codes are made. Prints a line of JSON for each kind and number of candidates, and
+at last one with what it takes to find the nearest lists: by all products with the centroids, and through a graph of
+them (HNSW).
 """
 
 from __future__ import annotations
@@ -23,7 +25,7 @@ from search.vectors.index_tuning import components, held_out, lists_for
 
 DIM, AT = 512, 20
 SHARE = 0.06
-KINDS = ("RaBitQ", "RaBitQ2", "RaBitQ4", "SQ8", "SQ4", "SQ8 of components")
+KINDS = ("RaBitQ", "RaBitQ2", "RaBitQ4", "PQ64", "SQ8", "SQ4", "SQ8 of components")
 CANDIDATES = (150, 600, 2_400)
 
 
@@ -70,6 +72,33 @@ def measure(rows: int, kind: str, made: Vectors, data: np.ndarray, asked: np.nda
         print(json.dumps(said), flush=True)
 
 
+def nearest_lists(made: Vectors, lists: int = 4_096, numbers: int = 128, wanted: int = 256) -> dict[str, Any]:
+    """Milliseconds of finding the nearest `wanted` of so many centroids, by all products and through HNSW (M 32), and
+    the share of them that HNSW finds with efSearch `wanted`."""
+    chance = np.random.default_rng(3)
+    turn = np.linalg.qr(chance.standard_normal((DIM, DIM)))[0][:, :numbers].astype(np.float32)
+    centroids = np.ascontiguousarray(next(block for _, block in made.blocks(lists)) @ turn)
+    asked = np.ascontiguousarray(made.queries(200) @ turn)
+    graph = faiss.IndexHNSWFlat(numbers, 32, faiss.METRIC_INNER_PRODUCT)
+    graph.hnsw.efConstruction, graph.hnsw.efSearch = 200, wanted
+    graph.add(centroids)
+    products, walked, shares = [], [], []
+    for query in asked:
+        began = time.thread_time()
+        scores = centroids @ query
+        best = np.argpartition(-scores, wanted)[:wanted]
+        products.append(time.thread_time() - began)
+        began = time.thread_time()
+        found = graph.search(query[None], wanted)[1][0]
+        walked.append(time.thread_time() - began)
+        shares.append(len(np.intersect1d(best, found)) / wanted)
+    return {
+        "centroids": lists, "numbers": numbers, "nearest": wanted,
+        "products_p50_ms": round(1000 * float(np.median(products)), 3),
+        "hnsw_p50_ms": round(1000 * float(np.median(walked)), 3), "hnsw_finds": round(float(np.mean(shares)), 3),
+    }  # fmt: skip
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rows", type=int, default=100_000)
@@ -81,6 +110,7 @@ def main() -> int:
     true = [set(np.argpartition(-(data @ query), AT)[:AT].tolist()) for query in asked]
     for kind in KINDS:
         measure(options.rows, kind, made, data, asked, true)
+    print(json.dumps(nearest_lists(made)), flush=True)
     return 0
 
 

@@ -22,9 +22,11 @@ SIDE = 640
 """Pictures are looked through with their longer side at so many pixels; decode with a shorter side of no less."""
 LONGEST = 8
 """Of pictures longer than so many times their shorter side, parts of that shape are looked through one by one."""
+THINNEST = 16
+"""A picture with a shorter side of fewer pixels holds no face that could be told."""
 CROP = 112
 FEWEST_PIXELS = 32
-"""A face whose box has a shorter side than this, in the pixels that were looked through, is of low quality..."""
+"""A face of fewer `pixels` is of low quality..."""
 LEAST_SCORE = 0.6
 """...as is one that the detector is less sure of..."""
 MOST_TURNED = 1.1
@@ -46,13 +48,21 @@ class Box:
     def area(self) -> float:
         return self.width * self.height
 
-    def overlap(self, other: Box) -> float:
-        """Intersection over union, 0..1."""
+    def common(self, other: Box) -> float:
+        """The area that both cover."""
         across = min(self.left + self.width, other.left + other.width) - max(self.left, other.left)
         down = min(self.top + self.height, other.top + other.height) - max(self.top, other.top)
-        if across <= 0 or down <= 0:
-            return 0.0
-        return across * down / (self.area + other.area - across * down)
+        return max(0.0, across) * max(0.0, down)
+
+    def overlap(self, other: Box) -> float:
+        """Intersection over union, 0..1."""
+        common = self.common(other)
+        return common / (self.area + other.area - common) if common else 0.0
+
+    def within(self, other: Box) -> float:
+        """Intersection over the smaller one's area, 0..1."""
+        common = self.common(other)
+        return common / min(self.area, other.area) if common else 0.0
 
 
 @dataclass(frozen=True, eq=False)
@@ -66,7 +76,7 @@ class FoundFace:
     vector: npt.NDArray[np.float32]
     """(dim,) of unit length."""
     pixels: int
-    """The shorter side of its box in the pixels that were looked through."""
+    """The shorter side of its box, in pixels of the picture with its longer side at SIDE (or as it is, if smaller)."""
     sharpness: float
     """Variance of the Laplacian of the grey face, brought to CROP pixels (levels squared): low is blurred."""
     roll: float
@@ -115,8 +125,10 @@ def angles(landmarks: npt.NDArray[np.floating]) -> tuple[float, float]:
 
 def parts(width: int, height: int) -> list[tuple[int, int, int, int]]:
     """(left, top, right, bottom) of the parts of a picture that are looked through: one, of usual pictures; of very
-    long ones several that overlap by half, so that every face lies whole in one of them."""
+    long ones several that overlap by half, so that every face lies whole in one of them; of too thin ones none."""
     short, long = min(width, height), max(width, height)
+    if short < THINNEST:
+        return []
     if long <= LONGEST * short:
         return [(0, 0, width, height)]
     size, step = LONGEST * short, LONGEST * short // 2
@@ -124,10 +136,10 @@ def parts(width: int, height: int) -> list[tuple[int, int, int, int]]:
     return [(at, 0, at + size, height) if width > height else (0, at, width, at + size) for at in starts]
 
 
-def without_doubles(faces: list[FoundFace], *, most: float = 0.4) -> list[FoundFace]:
-    """The surest of faces that overlap by more than `most`, the surest first."""
+def without_doubles(faces: list[FoundFace], *, most: float = 0.6) -> list[FoundFace]:
+    """The surest of faces of which the smaller box lies within the other by more than `most`, the surest first."""
     kept: list[FoundFace] = []
     for face in sorted(faces, key=lambda one: -one.score):
-        if all(face.box.overlap(other.box) <= most for other in kept):
+        if all(face.box.within(other.box) <= most for other in kept):
             kept.append(face)
     return kept

@@ -44,9 +44,7 @@ class InsightFacePack:
         from insightface.utils import face_align
 
         size = self._recognition.input_size[0]
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", FutureWarning)
-            crops = [face_align.norm_crop(pixels, landmark=points, image_size=size) for points in found[2]]
+        crops = [face_align.norm_crop(pixels, landmark=points, image_size=size) for points in found[2]]
         rows = [self._recognition.get_feat(list(some)) for some in in_batches(crops, self._batch)]
         return np.concatenate(rows).astype(np.float32)
 
@@ -66,22 +64,28 @@ def _models(folder: Path, threads: int) -> dict[str, Any]:
         raise DetectorUnavailable(f"There is no folder {folder}; put the pack of face networks there.")
     if not any(folder.glob("*.onnx")):
         raise DetectorUnavailable(f"{folder} holds no network (*.onnx); put the files of an InsightFace pack there.")
-    import onnxruntime
-    from insightface.app import FaceAnalysis
-
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = threads
     try:
+        import onnxruntime
+        from insightface.app import FaceAnalysis
+
+        # Of scikit-image's, once for each face; for the whole process, since threads share what is shown.
+        warnings.filterwarnings("ignore", category=FutureWarning, module=r"insightface\.")
+        options = onnxruntime.SessionOptions()
+        options.intra_op_num_threads = threads
         pack = FaceAnalysis(
             name=str(folder), allowed_modules=["detection", "recognition"], sess_options=options,
             providers=["CPUExecutionProvider"],
         )  # fmt: skip
         models: dict[str, Any] = pack.models
-    except AssertionError:
-        models = {}
+    except AssertionError as error:
+        raise DetectorUnavailable(
+            f"{folder} holds no network that finds faces, or one that InsightFace does not know; put the files of an "
+            "InsightFace pack there."
+        ) from error
     except Exception as error:
         raise DetectorUnavailable(
-            f"A network of {folder} cannot be loaded ({type(error).__name__}: {error}); copy it again."
+            f"The networks of {folder} cannot be loaded ({type(error).__name__}: {error}); copy them again, or run "
+            "`make setup` where a package is missing."
         ) from error
     for task, what in (("detection", "finds faces"), ("recognition", "tells faces apart")):
         if task not in models:

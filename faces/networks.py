@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 import PIL.Image
 
-from faces.detector import CROP, Box, FoundFace, angles, parts, without_doubles
+from faces.detector import CROP, SIDE, Box, FoundFace, angles, parts, without_doubles
 from faces.errors import DetectorFault
 
 Found = tuple[npt.NDArray[np.float32], npt.NDArray[np.float32], npt.NDArray[np.float32]]
@@ -48,7 +48,7 @@ def faces_of(
     for left, top, right, bottom in looked_through:
         part = pixels if len(looked_through) == 1 else np.ascontiguousarray(pixels[top:bottom, left:right])
         try:
-            found = detect(part)
+            found = _whole(detect(part), (left, top, right, bottom), whole)
             rows = vectors(part, found) if len(found[0]) else np.zeros((0, 1), dtype=np.float32)
         except Exception as error:
             raise DetectorFault(
@@ -56,6 +56,22 @@ def faces_of(
             ) from error
         faces += _faces(part, found, rows, (left, top), whole, label)
     return without_doubles(faces)
+
+
+def _whole(found: Found, part: tuple[int, int, int, int], whole: tuple[int, int]) -> Found:
+    """Without faces that touch a border at which the picture goes on: another part has them whole."""
+    left, top, right, bottom = part
+    boxes = found[0]
+    inside = np.ones(len(boxes), dtype=np.bool_)
+    if left > 0:
+        inside &= boxes[:, 0] > 1
+    if top > 0:
+        inside &= boxes[:, 1] > 1
+    if right < whole[0]:
+        inside &= boxes[:, 2] < right - left - 1
+    if bottom < whole[1]:
+        inside &= boxes[:, 3] < bottom - top - 1
+    return boxes[inside], found[1][inside], found[2][inside]
 
 
 def _faces(
@@ -67,8 +83,9 @@ def _faces(
     label: str,
 ) -> list[FoundFace]:
     height, width = pixels.shape[:2]
+    looked_at = min(1.0, SIDE / max(width, height))
     faces = []
-    for box, score, points, row in zip(*found, rows, strict=True):
+    for box, score, points, row in zip(found[0].astype(np.float64), found[1], found[2], rows, strict=True):
         length = float(np.linalg.norm(row))
         if not np.isfinite(length) or length < 1e-6 or not np.isfinite(box).all() or not np.isfinite(points).all():
             raise DetectorFault(f"{label} gave a vector that is none. Copy its files again, or choose other networks.")
@@ -77,18 +94,19 @@ def _faces(
         if right - left < 1 or bottom - top < 1:
             continue
         roll, turn = angles(points)
+        from_left, from_top = (left + corner[0]) / whole[0], (top + corner[1]) / whole[1]
         faces.append(
             FoundFace(
                 box=Box(
-                    float((left + corner[0]) / whole[0]),
-                    float((top + corner[1]) / whole[1]),
-                    float((right - left) / whole[0]),
-                    float((bottom - top) / whole[1]),
+                    float(from_left),
+                    float(from_top),
+                    float(min((right - left) / whole[0], 1 - from_left)),
+                    float(min((bottom - top) / whole[1], 1 - from_top)),
                 ),
                 landmarks=((points + np.array(corner)) / np.array(whole)).astype(np.float32),
                 score=float(np.clip(score, 0, 1)),
                 vector=(row / length).astype(np.float32),
-                pixels=int(min(right - left, bottom - top)),
+                pixels=int(looked_at * min(right - left, bottom - top)),
                 sharpness=_sharpness(pixels[int(top) : int(np.ceil(bottom)), int(left) : int(np.ceil(right))]),
                 roll=roll,
                 turn=turn,

@@ -31,8 +31,10 @@ class OpenCvPair:
     label = "YuNet and SFace"
 
     def __init__(self, folder: Path) -> None:
-        import cv2
-
+        try:
+            import cv2
+        except ImportError as error:
+            raise DetectorUnavailable(f"OpenCV cannot be imported ({error}): run `make setup`.") from error
         detector, recogniser = network(folder, "yunet", "finds faces"), network(folder, "sface", "tells faces apart")
         self._cv2, self._lock = cv2, threading.Lock()
         self._detector = yunet(detector)

@@ -149,7 +149,7 @@ class Worker:
         self._without_files = [stage.name for stage in opened.stages if not needs_file(stage)]
         sweep()
         for stage in opened.stages:
-            if stage.name not in names and stage.name != ledger.READ:
+            if stage.name not in names and stage.name != ledger.READ and not self._stop.is_set():
                 ledger.queue_all(stage.name, lambda queued: not self._stop.is_set())
         ledger.release_dead()
         return opened

@@ -37,7 +37,9 @@ MOST_CHANGED = 100_000
 """When more images changed since the last look, all is read anew."""
 _MOST_ENTRIES = 5_000
 _MOST_BEHIND = 200
-"""Entries of the change log that a search follows while it waits; more are followed in the background."""
+"""Entries of the change log that a search follows while it waits..."""
+_MOST_AT_ONCE = 5_000
+"""...of so many images; more are followed in the background."""
 _PATIENCE = 0.25
 """Seconds that a search waits for whoever follows or reads them; then it asks the database."""
 _CHUNK = 5_000
@@ -168,7 +170,9 @@ class Facets:
         if self._texts is None or self._tags is None or not self._lock.acquire(timeout=_PATIENCE):
             return False
         try:
-            if self.library.number - self._number > _MOST_BEHIND:
+            upto = self.library.number
+            bounds = {"most_entries": _MOST_BEHIND, "most_changed": _MOST_AT_ONCE}
+            if upto > self._number and changed_images(self._number, upto, **bounds) is None:
                 return False
             self.refresh()
             return self._texts is not None and self._loads == self.library.loads and self._number >= number

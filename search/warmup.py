@@ -140,7 +140,7 @@ def _keep_up() -> bool:
     """Follow what pages count, so that no search has much to follow; and read or follow what images are called: until
     that was read, words that nobody searched for before take longer. Whether it was read now."""
     try:
-        get_facets()
+        get_facets().load()
         return get_name_store().keep_up()
     except DatabaseError as error:
         log.info("What images are called is not read yet: %s", error)

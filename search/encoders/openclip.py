@@ -7,6 +7,7 @@ import hashlib
 import json
 import logging
 import threading
+import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -19,7 +20,7 @@ from search.encoders import precision, weights
 from search.encoders.causal_texts import shortened
 from search.encoders.extras import missing_package
 from search.encoders.specification import Kind, Specification
-from search.encoders.threads import apply_threads, before_torch
+from search.encoders.threads import apply_threads, before_torch, wanted_threads
 from search.errors import EncoderFault, EncoderUnavailable
 
 logger = logging.getLogger(__name__)
@@ -57,7 +58,9 @@ class OpenClipEncoder:
         """Batches that fitted since the last one that did not."""
         self._tokenizer_lock = threading.Lock()
         self._encode_text: Callable[[Any], Any] = shortened(model, torch) or model.encode_text
+        self._threads_of_a_text: int | None = None
         self.dim = int(self._forward_texts(["a"]).shape[1])
+        self._threads_of_a_text = self._one_or_all()
 
     def prepare(self, image: PIL.Image.Image) -> np.ndarray[Any, Any]:
         """RGB pixels -> (height, width, 3) uint8, resized and cropped as the model's configuration says.
@@ -122,11 +125,27 @@ class OpenClipEncoder:
 
     def _forward_texts(self, part: Sequence[str]) -> Vectors:
         torch = self._torch
-        apply_threads(torch)
+        apply_threads(torch, most=self._threads_of_a_text if len(part) == 1 else None)
         with self._tokenizer_lock:  # its cache of word pieces is a plain dictionary
             tokens = self._tokenizer(list(part))
         with torch.inference_mode():
             return self._unit(self._encode_text(tokens.to(self.arithmetic.device)))
+
+    def _one_or_all(self) -> int | None:
+        """How many threads a single text is computed with at most: a few words are so little work for each layer that
+        waiting for another thread may cost more than it does. Tried, since that depends on processor and format."""
+        if self.arithmetic.device != "cpu" or wanted_threads() == 1:
+            return None
+        quickest = []
+        for most in (1, None):
+            self._threads_of_a_text = most
+            spent = []
+            for _ in range(4):
+                began = time.perf_counter()
+                self._forward_texts(["a dog by the sea"])
+                spent.append(time.perf_counter() - began)
+            quickest.append(min(spent))
+        return 1 if quickest[0] < 1.1 * quickest[1] else None
 
     def _unit(self, features: Any) -> Vectors:
         rows = features.float()

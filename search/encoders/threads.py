@@ -70,9 +70,10 @@ def wanted_threads() -> int:
     return _given or thread_budget()
 
 
-def apply_threads(torch: Any) -> None:
-    """Called by the encoder before it computes: OpenMP counts threads for each calling thread by itself."""
-    wanted = wanted_threads()
+def apply_threads(torch: Any, *, most: int | None = None) -> None:
+    """Called by the encoder before it computes, with at most so many threads: OpenMP counts threads for each calling
+    thread by itself."""
+    wanted = min(wanted_threads(), most or wanted_threads())
     if getattr(_seen, "count", None) != wanted:
         torch.set_num_threads(wanted)
         _seen.count = wanted
