@@ -434,7 +434,7 @@ def test_the_number_of_threads_holds_in_every_thread_that_encodes(dev_clip: str,
     def ask(wanted: Sequence[int]) -> None:
         for number in wanted:
             set_threads(number)
-            encoder.encode_texts(["a dog"])
+            encoder.encode_texts(["a dog", "a cat"])
             seen.append((number, torch.get_num_threads()))
 
     for _ in range(2):
@@ -443,6 +443,21 @@ def test_the_number_of_threads_holds_in_every_thread_that_encodes(dev_clip: str,
         thread.join()
     ask([2, 1])
     assert all(wanted == got for wanted, got in seen)
+
+
+def test_a_single_text_is_computed_with_no_more_threads_than_pay(dev_clip: str, settings: Any) -> None:
+    import torch
+
+    encoder = kept(dev_clip, "fp32", settings)
+    set_threads(2)
+    together = encoder.encode_texts(["a dog", "a cat"])
+    for most, used in ((1, 1), (None, 2)):
+        encoder._threads_of_a_text = most
+        alone = encoder.encode_texts(["a dog"])
+        assert torch.get_num_threads() == used
+        assert np.abs(alone[0] - together[0]).max() < 1e-5
+    set_threads(1)
+    assert encoder._one_or_all() is None, "with one thread there is nothing to choose"
 
 
 @pytest.mark.slow
