@@ -47,7 +47,7 @@ def measure(size: int = 100_000, *, folder: Path | None = None) -> dict[str, Any
         _as_after_processing(source.pk)
         with CaptureQueriesContext(connection) as captured:
             again = crawl(source)
-        most_mb = _peak_of(lambda: crawl(source))
+        most_mb = peak_of(lambda: crawl(source))
         assert (first.registered, again.unchanged, again.registered) == (size, size, 0), (first, again)
         writes = [
             q for q in captured.captured_queries if q["sql"].lstrip().upper().startswith(("INSERT", "UPDATE", "DELETE"))
@@ -91,7 +91,7 @@ def _as_after_processing(source_id: int) -> None:
         ImageMetadata.objects.bulk_create([ImageMetadata(image_id=i, exif=exif) for i in some])
 
 
-def _peak_of(run: Callable[[], object]) -> float | None:
+def peak_of(run: Callable[[], object]) -> float | None:
     """By how many MB the most memory that was in use while it ran lies above what was in use before. Linux."""
     try:
         Path("/proc/self/clear_refs").write_text("5")  # the peak begins anew (proc(5))
