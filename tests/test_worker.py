@@ -658,6 +658,7 @@ def test_a_term_signal_ends_the_worker_with_status_0_and_no_lease(sandbox, tmp_p
     end = time.monotonic() + 60
     while home.manage("shell", "-v", "0", "-c", code).stdout.split()[0] != "0":
         assert time.monotonic() < end
+    assert os.getpriority(os.PRIO_PROCESS, process_.pid) >= min(19, os.getpriority(os.PRIO_PROCESS, 0) + 10)
     process_.send_signal(signal.SIGTERM)
     assert process_.wait(30) == 0
     assert home.manage("shell", "-v", "0", "-c", code).stdout.split() == ["0", "0"]

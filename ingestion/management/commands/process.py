@@ -1,11 +1,14 @@
 from __future__ import annotations
 
+import os
 from typing import Any
 
 from django.conf import settings
 from django.core.management.base import CommandError, CommandParser
 
 from search.management.base import DomainCommand
+
+_STEPS_BACK = 10
 
 
 class Command(DomainCommand):
@@ -25,7 +28,7 @@ class Command(DomainCommand):
             metavar="N",
             help="Worker processes that share the work (default: IMAGESEARCH_WORKERS).",
         )
-        parser.add_argument("--forever", action="store_true", help="Wait for new work until stopped.")
+        parser.add_argument("--forever", action="store_true", help="Wait for new work until stopped, at low priority.")
 
     def run(self, **options: Any) -> int | None:
         from ingestion.bars import Bars
@@ -36,6 +39,8 @@ class Command(DomainCommand):
             if options[name] is not None and options[name] < 1:
                 raise CommandError(f"--{name} is {options[name]}; it accepts whole numbers from 1.")
         require_sound_ids()
+        if options["forever"]:
+            os.nice(_STEPS_BACK)  # pages that somebody waits for come first; with --workers all of them
         count = 1 if options["limit"] else options["workers"] or settings.IMAGESEARCH_WORKERS
         arguments = [f"--stage={options['stage']}"] if options["stage"] else []
         arguments += ["--forever"] if options["forever"] else []
