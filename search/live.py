@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 
 from django.conf import settings
-from django.db.models import Exists, OuterRef
 
 from search.formats import extension_of
 from search.models import Image, Movie
@@ -23,11 +22,6 @@ def movie_of(image: Image) -> Movie | None:
     No query for images that were asked for with `select_related("movie")`.
     """
     return getattr(image, "movie", None) if settings.IMAGESEARCH_STACKS else None
-
-
-def is_live() -> Exists:
-    """Whether the image of the outer query is a live photo."""
-    return Exists(Movie.objects.filter(image=OuterRef("pk")))
 
 
 def only_live(images: ImageQuerySet) -> ImageQuerySet:

@@ -10,6 +10,7 @@ from django.conf import settings
 from django.db import models
 from django.db.models import Count, Exists, F, OuterRef, Q, Subquery
 from django.db.models.functions import Coalesce
+from django.db.models.lookups import GreaterThan
 
 if TYPE_CHECKING:
     from search.models import Image
@@ -134,16 +135,21 @@ _OF_TILES = (
 @functools.cache
 def _of_stacks() -> dict[str, Any]:
     """What `for_grid` asks of stacks and live photos. Put together once: a query copies what it is annotated with."""
-    from search.live import is_live
-    from search.models import Image
+    from search.models import Image, Movie
 
     beneath = Image.objects.filter(stack_of=OuterRef("pk")).order_by()
     number = beneath.filter(hidden=False, state__in=["waiting", "ready"]).values("stack_of").annotate(n=Count("pk"))
     return {
         "stacked": Coalesce(Subquery(number.values("n")), 0),
-        "stacked_raw": Exists(beneath.filter(format="RAW")),
-        "live": is_live(),
+        "stacked_raw": _any(beneath.filter(format="RAW"), "stack_of"),
+        "live": _any(Movie.objects.filter(image=OuterRef("pk")).order_by(), "image"),
     }
+
+
+def _any(rows: Any, of: str) -> Any:
+    """Whether there is one. Counted, where EXISTS would say the same: for that PostgreSQL reads all such rows at once
+    (every raw file, every film) when the outer query could give many, whatever the LIMIT of a page."""
+    return GreaterThan(Coalesce(Subquery(rows.values(of).annotate(n=Count("pk")).values("n")), 0), 0)
 
 
 __all__ = ["ImageQuerySet"]

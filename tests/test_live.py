@@ -427,3 +427,10 @@ def test_lists_and_exports_ask_as_much_for_many_live_photos_as_for_few(
         live(source, folder, f"trip/{number}.jpg")
     many = [asked(address) for address in addresses]
     assert all(more <= less for more, less in zip(many, few, strict=True)), (few, many)
+
+
+def test_tiles_count_what_lies_beneath_instead_of_asking_whether_it_exists() -> None:
+    """PostgreSQL reads every raw file and every film for an EXISTS of a page's rows, a million rows being possible."""
+    asked = str(Image.objects.listed().newest_first().for_tiles()[:60].query)
+    listed = str(Image.objects.listed().newest_first()[:60].query)
+    assert asked.count("EXISTS") == listed.count("EXISTS") and asked.count("COUNT(") == 3
